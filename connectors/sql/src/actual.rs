@@ -10,7 +10,7 @@ use crate::table::{Column, Table};
 
 /// Whether a column takes values of a kind.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Affinity {
+pub enum Fit {
     /// It takes them as they are.
     Takes,
     /// It does not; what to do about it.
@@ -49,12 +49,12 @@ pub struct ActualColumn {
 pub fn check<O>(
     table: &Table<O>,
     actual: &Actual,
-    takes: impl Fn(Kind, &ActualColumn) -> Affinity,
+    takes: impl Fn(Kind, &ActualColumn) -> Fit,
 ) -> Result<Vec<Limit>, Error> {
     let mut limits = Vec::with_capacity(table.columns().len());
     for column in table.columns() {
         let real = check_column(table, column, actual)?;
-        if let Affinity::Refuses(remedy) = takes(column.kind(), real) {
+        if let Fit::Refuses(remedy) = takes(column.kind(), real) {
             return Err(refuse(
                 table,
                 format!(
@@ -156,9 +156,9 @@ mod tests {
     fn message(table: &Table<i64>, actual: &Actual) -> String {
         let takes = |kind: Kind, real: &ActualColumn| {
             if kind.sql() == real.type_name {
-                Affinity::Takes
+                Fit::Takes
             } else {
-                Affinity::Refuses("change it".into())
+                Fit::Refuses("change it".into())
             }
         };
         check(table, actual, takes).map_or_else(|error| error.to_string(), |_| "fits".into())

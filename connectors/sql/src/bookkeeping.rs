@@ -103,3 +103,15 @@ impl ProgressRow {
         }
     }
 }
+
+/// Whether somebody works on a group's partitions right now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Liveness {
+    /// Nobody does.
+    None,
+    /// These partitions have an owner that is connected.
+    Live(Vec<PartitionId>),
+    /// It cannot be known; the newest change of the group's rows, if it has any, is all there is.
+    Unknown(Option<SystemTime>),
+}

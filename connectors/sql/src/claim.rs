@@ -9,12 +9,9 @@ use std::fmt;
 
 use tidegate::Cause;
 use tidegate::batch::Span;
-use tidegate::record::{Offset, PartitionId};
-use tidegate::sink::{ClaimRequest, Stored, TopicId};
+use tidegate::record::{Offset, PartitionId, Topic};
+use tidegate::sink::{Claim, ClaimRequest, Stored, TopicId};
 use uuid::Uuid;
-
-/// A partition that was asked for, with what the source knows of its topic.
-pub type Asked = ClaimRequest;
 
 /// A row of stored progress as a claim finds it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +31,7 @@ pub struct StoredRow {
 impl StoredRow {
     /// Whether a claim may take it: the topic is the one the row was written for, or one of the
     /// two sides does not know.
-    pub fn fits(&self, topic_id: Option<TopicId>) -> bool {
+    fn fits(&self, topic_id: Option<TopicId>) -> bool {
         match (&self.topic_id, topic_id) {
             (Some(stored), Some(asked)) => *stored == asked.0,
             _ => true,
@@ -42,9 +39,48 @@ impl StoredRow {
     }
 }
 
+/// What a claim answers, and whose rows it takes.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// One answer per asked partition.
+    pub claims: Vec<Claim>,
+    /// The partitions whose rows are to be bumped, with the topic's incarnation if it is known.
+    pub take: Vec<ClaimRequest>,
+    /// The partitions without a row: they are ours once their row is inserted.
+    pub unborn: Vec<PartitionId>,
+}
+
+/// Decides a claim from the locked rows. `highest_index` says which is the highest partition of a
+/// topic that has a row, if any has.
+pub fn answer_claims(
+    asked: &[ClaimRequest],
+    rows: &[StoredRow],
+    highest_index: impl Fn(&Topic) -> Option<i32>,
+) -> Answers {
+    let mut answers = Answers::default();
+    for request in asked {
+        let partition = &request.partition;
+        let row = rows.iter().find(|row| row.partition == *partition);
+        let stored = stored_answer(request, row, highest_index(partition.topic()));
+        match &stored {
+            Stored::At(_) => answers.take.push(request.clone()),
+            Stored::Nothing | Stored::Added => answers.unborn.push(partition.clone()),
+            _ => {}
+        }
+        answers.claims.push(Claim {
+            partition: partition.clone(),
+            stored,
+        });
+    }
+    answers
+        .take
+        .sort_by(|left, right| left.partition.cmp(&right.partition));
+    answers
+}
+
 /// What a claim answers for a partition: its row, or the highest index that is stored of its
 /// topic, if any.
-pub fn stored_answer(
+fn stored_answer(
     asked: &ClaimRequest,
     row: Option<&StoredRow>,
     highest_index: Option<i32>,
@@ -156,6 +192,26 @@ impl Ownership {
             claim,
             owner,
         })
+    }
+}
+
+/// What the compare found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compare {
+    /// Every row was where the batch starts, and ours.
+    Holds,
+    /// Some row was not: nothing may be stored.
+    Differs,
+}
+
+impl Compare {
+    /// Whether as many rows matched as were expected to.
+    pub fn of(matched: u64, expected: &[Expectation]) -> Self {
+        if usize::try_from(matched) == Ok(expected.len()) {
+            Self::Holds
+        } else {
+            Self::Differs
+        }
     }
 }
 

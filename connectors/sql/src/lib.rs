@@ -32,12 +32,14 @@ mod statement;
 mod table;
 mod target;
 
-pub use actual::{Actual, ActualColumn, Affinity, check};
-pub use bookkeeping::{Bookkeeping, PROGRESS_VERSION, ProgressRow, version_refused};
+pub use actual::{Actual, ActualColumn, Fit, check};
+pub use bookkeeping::{Bookkeeping, Liveness, PROGRESS_VERSION, ProgressRow, version_refused};
 pub use cell::{BadCell, Cell, Kind, Limit};
-pub use claim::{Asked, Expectation, NotHeld, Ownership, StoredRow, explain_fence, stored_answer};
+pub use claim::{
+    Answers, Compare, Expectation, NotHeld, Ownership, StoredRow, answer_claims, explain_fence,
+};
 pub use dead_letter::{DeadLetterRow, dead_letter_rows, headers_json, sanitise};
-pub use fate::{Fate, Phase};
+pub use fate::{Failure, Fate, Phase};
 pub use name::{BadName, TableName, quote};
 pub use rows::{RowWriter, encode};
 pub use statement::{column_list, on_conflict};

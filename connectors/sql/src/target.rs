@@ -1,5 +1,7 @@
 //! What both sinks are told by their user: tables, dead letters, bookkeeping.
 
+use std::fmt;
+
 use tidegate::Error;
 use tidegate::sink::{DeadLetters, SinkContext};
 
@@ -17,7 +19,6 @@ pub enum DeadLetterTable {
 }
 
 /// Where results go.
-#[derive(Debug)]
 pub struct Target<O> {
     /// The tables, in the order they are written.
     pub tables: Vec<Table<O>>,
@@ -82,5 +83,14 @@ impl<O> Target<O> {
             .iter()
             .map(|table| table.label().to_owned())
             .collect()
+    }
+}
+
+impl<O> fmt::Debug for Target<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("tables", &self.tables)
+            .field("dead_letters", &self.dead_letters)
+            .finish()
     }
 }
