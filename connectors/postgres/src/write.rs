@@ -16,8 +16,8 @@ use tidegate::Cause;
 use tidegate::batch::Batch;
 use tidegate::sink::Rejection;
 use tidegate_sql::{
-    BadCell, Bookkeeping, Cell, DeadLetterRow, Expectation, Kind, Limit, Table, column_list,
-    dead_letter_rows, encode, on_conflict, quote,
+    BadCell, Bookkeeping, Cell, DeadLetterRow, Expectation, Kind, Limit, Offsets, Table,
+    column_list, dead_letter_rows, encode, on_conflict, quote,
 };
 
 use crate::check::Known;
@@ -129,13 +129,6 @@ fn dead_letter_statement(books: &Bookkeeping, first: usize, condition: &str) -> 
     )
 }
 
-/// Whether batches store progress.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Progress {
-    Stored,
-    Elsewhere,
-}
-
 /// How batches of one sink are written.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -153,7 +146,7 @@ impl Plan {
         tables: &[Table<O>],
         known: Vec<Known>,
         books: Option<&Bookkeeping>,
-        (group, progress, in_steps): (&str, Progress, bool),
+        (group, offsets, in_steps): (&str, Offsets, bool),
         copy_rows_min: usize,
         progress_table: &str,
     ) -> Self {
@@ -169,7 +162,7 @@ impl Plan {
             target(pair[0]) == target(pair[1])
         });
         let one = (!in_steps && !twice).then(|| {
-            [None, books].map(|books| one_statement(&plans, books, progress, progress_table).into())
+            [None, books].map(|books| one_statement(&plans, books, offsets, progress_table).into())
         });
         Self {
             group: group.to_owned(),
@@ -295,12 +288,12 @@ pub(crate) fn copy_rows_min(is_socket: bool) -> usize {
 fn one_statement(
     tables: &[TablePlan],
     books: Option<&Bookkeeping>,
-    progress: Progress,
+    offsets: Offsets,
     progress_table: &str,
 ) -> String {
     let mut parts = Vec::new();
-    let (mut next, condition, last) = match progress {
-        Progress::Stored => {
+    let (mut next, condition, last) = match offsets {
+        Offsets::Stored => {
             parts.push(format!(
                 "held AS (UPDATE {progress_table} AS p SET next_offset = s.next, \
                  updated_at = now() FROM {SPANS} WHERE {MATCH} RETURNING 1)"
@@ -311,7 +304,7 @@ fn one_statement(
             );
             (9, "WHERE (SELECT count(*) FROM held) = $8", last)
         }
-        Progress::Elsewhere => (1, "", "SELECT 1::bigint".to_owned()),
+        Offsets::Elsewhere => (1, "", "SELECT 1::bigint".to_owned()),
     };
     for (index, table) in tables.iter().enumerate() {
         let insert = table.statement(next, condition);
