@@ -24,7 +24,7 @@ use crate::check::Known;
 use crate::connection::query;
 use crate::error::COMPARE_DIFFERS;
 use crate::store::{MATCH, SPANS, bind_compare};
-use crate::wire::{Arrays, CopyRows, array_type};
+use crate::wire::{Chunks, CopyRows, array_type};
 
 /// Rows of one table from which on `COPY` is used over a Unix socket.
 const COPY_ROWS_MIN_SOCKET: usize = 5_000;
@@ -182,7 +182,7 @@ impl Plan {
         let outputs: usize = batch.outputs().count();
         let mut encoded = Encoded {
             tables: Vec::with_capacity(tables.len()),
-            dead_letters: Arrays::new(&DEAD_LETTER.map(|(_, kind)| kind)),
+            dead_letters: Chunks::new(&DEAD_LETTER.map(|(_, kind)| kind)),
         };
         for (table, plan) in tables.iter().zip(&self.tables) {
             let rows = if plan.copy.is_some() && outputs >= self.copy_rows_min {
@@ -190,7 +190,7 @@ impl Plan {
                 encode(table, &plan.limits, batch, &mut rows)?;
                 Rows::Copy(rows)
             } else {
-                let mut rows = Arrays::new(&plan.kinds);
+                let mut rows = Chunks::new(&plan.kinds);
                 encode(table, &plan.limits, batch, &mut rows)?;
                 Rows::Arrays(rows)
             };
@@ -211,11 +211,8 @@ impl Plan {
         encoded: Encoded,
         expected: Option<&[Expectation]>,
     ) -> Result<Query<'static, Postgres, PgArguments>, Encoded> {
-        let copies = encoded
-            .tables
-            .iter()
-            .any(|rows| matches!(rows, Rows::Copy(_)));
-        let Some(one) = self.one.as_ref().filter(|_| !copies) else {
+        let one = self.one.as_ref().filter(|_| encoded.is_one());
+        let Some(one) = one else {
             return Err(encoded);
         };
         let mut statement = query(&one[usize::from(encoded.has_dead_letters())]);
@@ -224,15 +221,18 @@ impl Plan {
             statement = bind_compare(statement, &self.group, expected).bind(count);
         }
         let with_letters = encoded.has_dead_letters();
-        for rows in encoded.tables {
-            if let Rows::Arrays(arrays) = rows {
-                statement = arrays.bind(statement);
-            }
+        let tables = encoded.tables.into_iter().filter_map(|rows| match rows {
+            Rows::Arrays(chunks) => Some(chunks),
+            Rows::Copy(_) => None,
+        });
+        for arrays in tables.flat_map(Chunks::into_statements) {
+            statement = arrays.bind(statement);
         }
         if with_letters {
-            statement = encoded
-                .dead_letters
-                .bind(statement.bind(self.group.clone()));
+            statement = statement.bind(self.group.clone());
+            for arrays in encoded.dead_letters.into_statements() {
+                statement = arrays.bind(statement);
+            }
         }
         Ok(statement)
     }
@@ -245,9 +245,13 @@ impl Plan {
     ) -> Result<(), sqlx::Error> {
         for (rows, plan) in encoded.tables.into_iter().zip(&self.tables) {
             match rows {
-                Rows::Arrays(arrays) if arrays.rows() == 0 => {}
-                Rows::Arrays(arrays) => {
-                    arrays.bind(query(&plan.alone)).execute(&mut *conn).await?;
+                Rows::Arrays(chunks) => {
+                    for arrays in chunks.into_statements() {
+                        if arrays.rows() > 0 {
+                            let insert = arrays.bind(query(&plan.alone));
+                            insert.execute(&mut *conn).await?;
+                        }
+                    }
                 }
                 Rows::Copy(rows) if rows.rows == 0 => {}
                 Rows::Copy(rows) => {
@@ -259,14 +263,15 @@ impl Plan {
                 }
             }
         }
-        match &self.dead_letters {
-            Some(text) if encoded.dead_letters.rows() > 0 => {
-                let statement = query(text).bind(self.group.clone());
-                encoded.dead_letters.bind(statement).execute(conn).await?;
-                Ok(())
+        if let Some(text) = &self.dead_letters {
+            for arrays in encoded.dead_letters.into_statements() {
+                if arrays.rows() > 0 {
+                    let insert = arrays.bind(query(text).bind(self.group.clone()));
+                    insert.execute(&mut *conn).await?;
+                }
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Whether there is a place for dead letters.
@@ -323,22 +328,28 @@ fn one_statement(
 #[derive(Debug)]
 pub(crate) struct Encoded {
     tables: Vec<Rows>,
-    dead_letters: Arrays,
+    dead_letters: Chunks,
 }
 
 #[derive(Debug)]
 enum Rows {
-    Arrays(Arrays),
+    Arrays(Chunks),
     Copy(CopyRows),
 }
 
 impl Encoded {
+    /// Whether everything fits into one statement.
+    fn is_one(&self) -> bool {
+        let arrays = |rows: &Rows| matches!(rows, Rows::Arrays(chunks) if chunks.is_one());
+        self.dead_letters.is_one() && self.tables.iter().all(arrays)
+    }
+
     pub(crate) fn has_dead_letters(&self) -> bool {
-        self.dead_letters.rows() > 0
+        !self.dead_letters.is_empty()
     }
 }
 
-fn push_dead_letter(arrays: &mut Arrays, row: &DeadLetterRow<'_>) -> Result<(), BadCell> {
+fn push_dead_letter(arrays: &mut Chunks, row: &DeadLetterRow<'_>) -> Result<(), BadCell> {
     let int8 = |value: Option<i64>| value.map_or(Cell::Null, Cell::Int8);
     arrays.push([
         Cell::Text(row.topic),
