@@ -1,0 +1,3 @@
+//! The engine: a pure core and the one loop that acts for it.
+
+pub(crate) mod work;
