@@ -6,12 +6,14 @@ pub mod batch;
 mod delivery;
 mod engine;
 mod error;
+mod lanes;
 mod policy;
 mod process;
 pub mod record;
 mod settings;
 pub mod sink;
 pub mod source;
+mod tracker;
 
 pub use delivery::Guarantee;
 pub use error::{BoxError, Cause, Error};
