@@ -195,9 +195,7 @@ impl<O> Batch<O> {
     /// break the guarantee.
     pub fn new(spans: Vec<Span>, finished: Vec<Finished<O>>) -> Self {
         assert!(
-            spans
-                .windows(2)
-                .all(|pair| pair[0].partition < pair[1].partition),
+            spans.windows(2).all(|pair| pair[0].partition < pair[1].partition),
             "one span per partition, sorted"
         );
         let mut at = 0;
@@ -205,9 +203,7 @@ impl<O> Batch<O> {
             while at < spans.len() && spans[at].partition != record.partition {
                 at += 1;
             }
-            let span = spans
-                .get(at)
-                .expect("every record lies in a span, in the spans' order");
+            let span = spans.get(at).expect("every record lies in a span, in the spans' order");
             assert!(
                 span.first <= record.offset && record.offset < span.next,
                 "record {record:?} lies inside its span {span:?}"
@@ -243,12 +239,10 @@ impl<O> Batch<O> {
 
     /// All dead letters in order.
     pub fn dead_letters(&self) -> impl Iterator<Item = (&Finished<O>, &DeadLetter)> {
-        self.finished
-            .iter()
-            .filter_map(|finished| match &finished.outcome {
-                Outcome::Dead(letter) => Some((finished, letter)),
-                Outcome::Emit(_) | Outcome::Filtered => None,
-            })
+        self.finished.iter().filter_map(|finished| match &finished.outcome {
+            Outcome::Dead(letter) => Some((finished, letter)),
+            Outcome::Emit(_) | Outcome::Filtered => None,
+        })
     }
 
     /// Whether it stores nothing at all, not even progress.
@@ -281,31 +275,16 @@ impl<O> Batch<O> {
             match next_right {
                 None => left_spans.push(span),
                 Some(_) => {
-                    let last = left
-                        .iter()
-                        .rev()
-                        .find(|f| f.record.partition == span.partition);
+                    let last = left.iter().rev().find(|f| f.record.partition == span.partition);
                     let cut = last.map_or(span.first, |finished| finished.record.offset.next());
                     if cut > span.first {
-                        left_spans.push(Span {
-                            next: cut,
-                            ..span.clone()
-                        });
+                        left_spans.push(Span { next: cut, ..span.clone() });
                     }
                     right_spans.push(Span { first: cut, ..span });
                 }
             }
         }
-        (
-            Self {
-                spans: left_spans,
-                finished: left,
-            },
-            Self {
-                spans: right_spans,
-                finished: right,
-            },
-        )
+        (Self { spans: left_spans, finished: left }, Self { spans: right_spans, finished: right })
     }
 }
 

@@ -159,14 +159,7 @@ impl Assignment {
         deadline: Instant,
     ) -> (Self, oneshot::Receiver<Vec<Start>>) {
         let (reply, answer) = oneshot::channel();
-        (
-            Self {
-                partitions,
-                deadline,
-                reply,
-            },
-            answer,
-        )
+        (Self { partitions, deadline, reply }, answer)
     }
 
     /// Answers: these partitions start here. Partitions that are left out stay assigned without
@@ -191,14 +184,7 @@ impl Revocation {
     /// A revocation and the receiver of its answer.
     pub fn new(partitions: Vec<PartitionId>, deadline: Instant) -> (Self, oneshot::Receiver<()>) {
         let (reply, answer) = oneshot::channel();
-        (
-            Self {
-                partitions,
-                deadline,
-                reply,
-            },
-            answer,
-        )
+        (Self { partitions, deadline, reply }, answer)
     }
 
     /// Answers: nothing of these partitions is running or being committed any more.

@@ -1,3 +1,5 @@
 //! The engine: a pure core and the one loop that acts for it.
 
+pub(crate) mod core;
+pub(crate) mod observe;
 pub(crate) mod work;
