@@ -1,4 +1,4 @@
-//! The engine: a pure core and the one loop that acts for it.
+//! The engine.
 
 pub(crate) mod core;
 pub(crate) mod observe;

@@ -1,6 +1,7 @@
 //! What the user asks: pause, resume, seek, skip, status, stop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::status::CoreStatus;
 use super::{Action, Call, Core, Phase, Stopping};
@@ -15,7 +16,7 @@ use crate::source::{Resolved, SourceError, Unresolved, Wanted};
 /// Where a seek goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum SeekTo {
+pub(crate) enum SeekTo {
     /// This offset; it must lie in the log.
     Offset(Offset),
     /// The first record in the log.
@@ -311,6 +312,14 @@ impl<O> Core<O> {
         let deadline = self.now + self.config.limits.stop_max;
         self.stopping = Some(Stopping { deadline, error });
         actions.push(Action::Tell(EngineEvent::Stopping { why }));
+    }
+
+    /// A shorter or longer time to drain than the setting says.
+    pub(super) fn stop_within(&mut self, within: Option<Duration>) {
+        let now = self.now;
+        if let (Some(stopping), Some(within)) = (&mut self.stopping, within) {
+            stopping.deadline = now.saturating_add(within);
+        }
     }
 
     /// Ends when everything is settled, or when the time is up.

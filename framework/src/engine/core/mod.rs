@@ -7,9 +7,14 @@
 //! stored, [`control`](self::control) what the user asks.
 
 mod assign;
+mod claim;
 mod commit;
 mod control;
 mod dispatch;
+mod event;
+mod fate;
+mod fence;
+mod revoke;
 mod status;
 
 use std::cmp::Reverse;
@@ -17,23 +22,20 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::Batch;
-use crate::delivery::{Fate, Guarantee, Progress};
-use crate::engine::observe::EngineEvent;
-use crate::engine::work::{Completion, Gate, Job, LaneKey};
+use crate::delivery::{Guarantee, Progress};
+use crate::engine::work::{Gate, LaneKey};
 use crate::error::Error;
 use crate::lanes::Lanes;
 use crate::policy::FailurePolicy;
 use crate::record::{Epoch, Offset, PartitionId};
 use crate::settings::{Limits, Order};
-use crate::sink::{Claim, ClaimRequest, CommitError, Move, SinkError, TopicId};
-use crate::source::{
-    AssignedPartition, Chunk, Credit, Position, Resolved, SourceError, Start, Wanted,
-};
+use crate::sink::TopicId;
+use crate::source::Wanted;
 use crate::tracker::Tracker;
 
 pub use control::SeekTo;
 pub(crate) use control::{Control, ControlReply};
+pub(crate) use event::{Action, Call, Event};
 pub(crate) use status::CoreStatus;
 pub use status::{Holder, PartitionState, PartitionStatus, Totals};
 
@@ -51,119 +53,6 @@ pub(crate) struct Config {
     pub(crate) outstanding_max: usize,
     pub(crate) run_max: usize,
     pub(crate) seed: u64,
-}
-
-/// What happens to the engine.
-pub(crate) enum Event<O> {
-    Assigned {
-        id: u64,
-        partitions: Vec<AssignedPartition>,
-        deadline: Duration,
-    },
-    Revoked {
-        id: u64,
-        partitions: Vec<PartitionId>,
-        deadline: Duration,
-    },
-    Lost(Vec<PartitionId>),
-    Records(Chunk),
-    End {
-        partition: PartitionId,
-        epoch: Epoch,
-        next: Offset,
-    },
-    PartitionFailed {
-        partition: PartitionId,
-        epoch: Epoch,
-        error: String,
-    },
-    GroupChanged,
-    SourceFailed(SourceError),
-    Completed(Vec<Completion<O>>),
-    Claimed(Result<Vec<Claim>, SinkError>),
-    Resolved {
-        call: Call,
-        result: Result<Vec<Resolved>, SourceError>,
-    },
-    Repositioned {
-        call: Call,
-        moves: Vec<Move>,
-        result: Result<(), CommitError>,
-    },
-    Released {
-        revocation: u64,
-    },
-    Proved(Result<(), SourceError>),
-    Admitted {
-        positions: Vec<Position>,
-        result: Result<(), SinkError>,
-    },
-    Committed {
-        batch: Batch<O>,
-        fate: Fate,
-    },
-    Control {
-        id: u64,
-        control: Control,
-    },
-    /// Drain and end.
-    Stop {
-        why: String,
-    },
-    /// The time a `WakeAt` asked for has come, or something outside wants a fresh look.
-    Tick,
-}
-
-/// What the outside world must do.
-pub(crate) enum Action<O> {
-    AnswerAssigned {
-        id: u64,
-        starts: Vec<Start>,
-    },
-    AnswerRevoked {
-        id: u64,
-    },
-    Credit(Vec<Credit>),
-    Resolve {
-        call: Call,
-        wanted: Vec<Wanted>,
-    },
-    StartReading(Vec<Start>),
-    Claim(Vec<ClaimRequest>),
-    Reposition {
-        call: Call,
-        moves: Vec<Move>,
-    },
-    Prove(Vec<Position>),
-    Admit(Vec<Position>),
-    Commit(Batch<O>),
-    Release {
-        revocation: u64,
-        partitions: Vec<PartitionId>,
-    },
-    Mirror(Vec<Position>),
-    Run(Vec<Job>),
-    /// A hung record was skipped: its worker is written off.
-    WriteOff {
-        key: LaneKey,
-        seq: u64,
-    },
-    Reply {
-        id: u64,
-        reply: ControlReply,
-    },
-    Tell(EngineEvent),
-    /// Nothing is left to do: close the source and the sink and end with this.
-    Finish(Result<(), Error>),
-}
-
-/// On whose behalf a position is looked for or stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Call {
-    /// Partitions that are about to start.
-    Starts,
-    /// The seek of this number.
-    Seek(u64),
 }
 
 /// One assigned partition.
@@ -350,7 +239,10 @@ impl<O> Core<O> {
             Event::Admitted { positions, result } => self.on_admitted(&positions, result, actions),
             Event::Committed { batch, fate } => self.on_committed(batch, fate, actions),
             Event::Control { id, control } => self.on_control(id, control, actions),
-            Event::Stop { why } => self.begin_stop(why, None, actions),
+            Event::Stop { why, within } => {
+                self.begin_stop(why, None, actions);
+                self.stop_within(within);
+            }
             Event::Tick => {}
         }
     }

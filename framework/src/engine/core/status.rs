@@ -8,7 +8,7 @@ use crate::record::{Coordinates, Epoch, Offset, PartitionId};
 /// Everything that was counted since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Records read.
     pub records_in: u64,
     /// Bytes of key, value and headers read.
@@ -44,7 +44,7 @@ pub struct Totals {
 /// A partition as the core sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub struct PartitionStatus {
+pub(crate) struct PartitionStatus {
     /// The partition.
     pub partition: PartitionId,
     /// How often it was positioned in this process, over all partitions.
@@ -69,7 +69,7 @@ pub struct PartitionStatus {
 /// The record that holds a partition back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub struct Holder {
+pub(crate) struct Holder {
     /// The record.
     pub record: Coordinates,
     /// Since it was last started, or delivered if it was not started yet.
@@ -84,7 +84,7 @@ pub struct Holder {
 /// What a partition is doing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum PartitionState {
+pub(crate) enum PartitionState {
     /// It is being claimed, or its position looked for.
     Starting,
     /// It is read and processed.
@@ -103,6 +103,8 @@ pub(crate) struct CoreStatus {
     pub(crate) partitions: Vec<PartitionStatus>,
     pub(crate) totals: Totals,
     pub(crate) stopping: bool,
+    /// Filled in by the loop, which hears of it.
+    pub(crate) health: Option<crate::source::Health>,
 }
 
 impl<O> Core<O> {
@@ -136,7 +138,12 @@ impl<O> Core<O> {
             })
             .collect();
         partitions.sort_by(|a, b| a.partition.cmp(&b.partition));
-        CoreStatus { partitions, totals: self.totals, stopping: self.stopping.is_some() }
+        CoreStatus {
+            partitions,
+            totals: self.totals,
+            stopping: self.stopping.is_some(),
+            health: None,
+        }
     }
 
     /// What was counted since the start.
