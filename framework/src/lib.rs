@@ -13,6 +13,8 @@ pub mod record;
 mod settings;
 pub mod sink;
 pub mod source;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tracker;
 
 pub use delivery::Guarantee;

@@ -10,7 +10,7 @@ use crate::record::{Coordinates, Epoch, Offset, PartitionId};
 
 /// Sees every event of an engine, in order, on the engine's own task: an implementation must not
 /// block.
-pub(crate) trait Observer: Send + Sync {
+pub trait Observer: Send + Sync {
     /// Called once per event.
     fn observe(&self, event: &EngineEvent);
 }
@@ -18,7 +18,7 @@ pub(crate) trait Observer: Send + Sync {
 /// One decision or finding of the engine.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub(crate) enum EngineEvent {
+pub enum EngineEvent {
     /// The group gave these partitions.
     Assigned {
         /// The partitions.

@@ -10,9 +10,7 @@ use crate::engine::work::Gate;
 use crate::error::Error;
 use crate::lanes::Lanes;
 use crate::record::{Epoch, Offset, PartitionId};
-use crate::source::{
-    AssignedPartition, SourceError, Start,
-};
+use crate::source::{AssignedPartition, SourceError, Start};
 use crate::tracker::Tracker;
 
 /// An assignment or revocation that waits for its answer.

@@ -16,7 +16,7 @@ use crate::source::{Resolved, SourceError, Unresolved, Wanted};
 /// Where a seek goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub(crate) enum SeekTo {
+pub enum SeekTo {
     /// This offset; it must lie in the log.
     Offset(Offset),
     /// The first record in the log.

@@ -68,7 +68,10 @@ pub(crate) enum Event<O> {
         control: Control,
     },
     /// Drain and end.
-    Stop { why: String, within: Option<Duration> },
+    Stop {
+        why: String,
+        within: Option<Duration>,
+    },
     /// The time a `WakeAt` asked for has come, or something outside wants a fresh look.
     Tick,
 }

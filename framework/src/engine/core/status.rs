@@ -8,7 +8,7 @@ use crate::record::{Coordinates, Epoch, Offset, PartitionId};
 /// Everything that was counted since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
-pub(crate) struct Totals {
+pub struct Totals {
     /// Records read.
     pub records_in: u64,
     /// Bytes of key, value and headers read.
@@ -44,7 +44,7 @@ pub(crate) struct Totals {
 /// A partition as the core sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub(crate) struct PartitionStatus {
+pub struct PartitionStatus {
     /// The partition.
     pub partition: PartitionId,
     /// How often it was positioned in this process, over all partitions.
@@ -69,7 +69,7 @@ pub(crate) struct PartitionStatus {
 /// The record that holds a partition back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub(crate) struct Holder {
+pub struct Holder {
     /// The record.
     pub record: Coordinates,
     /// Since it was last started, or delivered if it was not started yet.
@@ -84,7 +84,7 @@ pub(crate) struct Holder {
 /// What a partition is doing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub(crate) enum PartitionState {
+pub enum PartitionState {
     /// It is being claimed, or its position looked for.
     Starting,
     /// It is read and processed.
