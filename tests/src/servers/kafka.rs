@@ -3,6 +3,7 @@
 use super::machine::Machine;
 use super::port::Port;
 use super::provider::Provider;
+use super::secure::Secure;
 use super::{admin, local};
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
@@ -19,6 +20,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone, Default)]
 pub struct KafkaOptions {
     pub(super) separate_controller: bool,
+    pub(super) secure: bool,
     pub(super) properties: Vec<(String, String)>,
 }
 
@@ -39,6 +41,13 @@ impl KafkaOptions {
         self
     }
 
+    /// Adds a listener with TLS and SASL; see [`Kafka::secure`].
+    #[must_use]
+    pub fn secure(mut self) -> Self {
+        self.secure = true;
+        self
+    }
+
     /// Sets a property of every node, such as `transaction.max.timeout.ms`. The last one set wins.
     #[must_use]
     pub fn property(mut self, name: &str, value: impl ToString) -> Self {
@@ -51,6 +60,7 @@ impl KafkaOptions {
 #[derive(Debug)]
 pub(super) struct Nodes {
     pub(super) bootstrap: String,
+    pub(super) secure: Option<Secure>,
     // Dropped in this order: the broker before the controller, and both before their directory.
     pub(super) broker: Machine,
     pub(super) controller: Option<Machine>,
@@ -105,6 +115,7 @@ impl Kafka {
             Ok(bootstrap) if !bootstrap.is_empty() => {
                 let nodes = Nodes {
                     bootstrap,
+                    secure: None,
                     broker: Machine::Elsewhere,
                     controller: None,
                     _ports: Vec::new(),
@@ -125,6 +136,17 @@ impl Kafka {
     #[must_use]
     pub fn bootstrap(&self) -> &str {
         &self.nodes.bootstrap
+    }
+
+    /// The listener with TLS and SASL, of a Kafka that was started with [`secure`](KafkaOptions::secure).
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn secure(&self) -> Result<&Secure> {
+        self.nodes
+            .secure
+            .as_ref()
+            .context("this Kafka has no secure listener: ask for it by KafkaOptions::secure()")
     }
 
     /// A client's configuration with nothing set but the address.

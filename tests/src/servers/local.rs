@@ -7,6 +7,8 @@ use super::postgres::{PASSWORD, PostgresOptions, Site, USER};
 use super::process::{Launch, Process};
 use super::programs;
 use super::properties::{Node, Role, lines, properties};
+use super::reaper;
+use super::secure::Secure;
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -22,13 +24,20 @@ const POSTGRES_CONF: &str = include_str!("../../servers/postgres.conf");
 pub(super) fn kafka(options: &KafkaOptions) -> Result<Nodes> {
     let home = programs::kafka_home()?;
     let dir = TempDir::with_prefix("tidegate-kafka-")?;
-    let (port, controller_port) = (Port::take()?, Port::take()?);
+    reaper::directory(dir.path());
+    let (port, controller_port, secure_port) = (Port::take()?, Port::take()?, Port::take()?);
+    let secure = if options.secure {
+        Some(Secure::new(secure_port.number())?)
+    } else {
+        None
+    };
     let start = |role| {
         let controller = ("127.0.0.1", controller_port.number());
         let node = Node {
             role,
             bind: "127.0.0.1",
             port: port.number(),
+            secure: secure.as_ref(),
             controller,
         };
         kafka_node(home, dir.path(), &node, options).map(Machine::Process)
@@ -42,9 +51,10 @@ pub(super) fn kafka(options: &KafkaOptions) -> Result<Nodes> {
     let bootstrap = format!("127.0.0.1:{}", port.number());
     Ok(Nodes {
         bootstrap,
+        secure,
         broker,
         controller,
-        _ports: vec![port, controller_port],
+        _ports: vec![port, controller_port, secure_port],
         _dir: Some(dir),
     })
 }
@@ -94,6 +104,7 @@ fn format_storage(home: &Path, data: &Path, role: Role) -> Result<()> {
 pub(super) fn postgres(options: &PostgresOptions) -> Result<Site> {
     let bin = programs::postgres_bin()?;
     let dir = TempDir::with_prefix("tidegate-postgres-")?;
+    reaper::directory(dir.path());
     let home = dir.path().join("home");
     let privileges = postgres_home(dir.path(), &home)?;
     let data = home.join("data");

@@ -39,11 +39,14 @@ mod process;
 mod programs;
 mod properties;
 mod provider;
+mod reaper;
+mod secure;
 mod supervisor;
 
 pub use kafka::{Kafka, KafkaOptions};
 pub use postgres::{Postgres, PostgresOptions};
 pub use provider::Provider;
+pub use secure::Secure;
 
 use anyhow::Result;
 use std::sync::atomic::{AtomicU32, Ordering};

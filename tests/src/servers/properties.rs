@@ -1,6 +1,7 @@
 //! The properties of a Kafka node, the same for a process and for a container.
 
 use super::kafka::KafkaOptions;
+use super::secure::Secure;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -23,6 +24,8 @@ pub(super) struct Node<'a> {
     pub(super) bind: &'a str,
     /// The same number inside and outside of a container, because the broker tells it to its clients.
     pub(super) port: u16,
+    /// The second listener, if the test wants one.
+    pub(super) secure: Option<&'a Secure>,
     /// Where the controller listens, as this node reaches it.
     pub(super) controller: (&'a str, u16),
 }
@@ -36,38 +39,62 @@ impl Role {
 
 /// All properties of the node: the common ones, its own, and then the test's.
 pub(super) fn properties(node: &Node<'_>, options: &KafkaOptions) -> BTreeMap<String, String> {
-    let mut all = common();
-    let mut set = |name: &str, value: String| all.insert(name.into(), value);
     let Node {
         bind,
         port,
         controller: (host, controller_port),
         ..
     } = *node;
-    let clients = format!("PLAINTEXT://{bind}:{port}");
-    let controller = format!("CONTROLLER://{bind}:{controller_port}");
-    let (roles, listeners) = match node.role {
-        Role::Combined => ("broker,controller", format!("{clients},{controller}")),
-        Role::Broker => ("broker", clients),
-        Role::Controller => ("controller", controller),
-    };
+    let mut all = common();
+    let mut set = |name: &str, value: String| all.insert(name.into(), value);
     set("node.id", node.role.id().to_string());
-    set("process.roles", roles.into());
-    set("listeners", listeners);
     set(
         "controller.quorum.voters",
         format!("1@{host}:{controller_port}"),
     );
     set("controller.listener.names", "CONTROLLER".into());
-    let protocols = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned();
-    if node.role != Role::Controller {
+
+    let controller = format!("CONTROLLER://{bind}:{controller_port}");
+    if node.role == Role::Controller {
+        set("process.roles", "controller".into());
+        set("listeners", controller);
+        set(
+            "listener.security.protocol.map",
+            "CONTROLLER:PLAINTEXT".into(),
+        );
+    } else {
+        let secure = |host: &str| {
+            node.secure
+                .map(|secure| format!(",SECURE://{host}:{}", secure.port()))
+                .unwrap_or_default()
+        };
+        let clients = |host: &str| format!("PLAINTEXT://{host}:{port}{}", secure(host));
+        let combined = node.role == Role::Combined;
+        set(
+            "process.roles",
+            if combined {
+                "broker,controller"
+            } else {
+                "broker"
+            }
+            .into(),
+        );
+        set(
+            "listeners",
+            if combined {
+                format!("{},{controller}", clients(bind))
+            } else {
+                clients(bind)
+            },
+        );
+        set("advertised.listeners", clients("127.0.0.1"));
         set("inter.broker.listener.name", "PLAINTEXT".into());
         set(
-            "advertised.listeners",
-            format!("PLAINTEXT://127.0.0.1:{port}"),
+            "listener.security.protocol.map",
+            "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL".into(),
         );
+        all.extend(node.secure.map(Secure::properties).unwrap_or_default());
     }
-    set("listener.security.protocol.map", protocols);
     all.extend(options.properties.iter().cloned());
     all
 }
