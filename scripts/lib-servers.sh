@@ -175,7 +175,12 @@ start_both() {
   start_postgres "$1" "$4"
   kafka_ready "$1"
   postgres_ready "$1" "$4"
-  printf 'TIDEGATE_KAFKA=127.0.0.1:%s\nTIDEGATE_POSTGRES=postgres://tidegate:tidegate@127.0.0.1:%s/postgres\n' "$2" "$4" >"$1/env"
+  shared_addresses "$1" "$2" "$4"
+}
+
+# shared_addresses STATE KAFKA_PORT POSTGRES_PORT: what tests and examples need to know, in STATE/env.
+shared_addresses() {
+  printf 'TIDEGATE_KAFKA=127.0.0.1:%s\nTIDEGATE_POSTGRES=postgres://tidegate:tidegate@127.0.0.1:%s/postgres\n' "$2" "$3" >"$1/env"
 }
 
 end_both() {

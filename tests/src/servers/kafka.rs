@@ -87,7 +87,12 @@ impl Kafka {
             Provider::Local => {
                 tokio::task::spawn_blocking(move || local::kafka(&options)).await??
             }
-            Provider::Containers => bail!("containers"),
+            #[cfg(feature = "containers")]
+            Provider::Containers => super::containers::kafka(&options).await?,
+            #[cfg(not(feature = "containers"))]
+            Provider::Containers => {
+                unreachable!("containers are chosen only where they are built in")
+            }
             Provider::External => {
                 bail!("this test needs a Kafka of its own: TIDEGATE_SERVERS=external gives none")
             }
@@ -97,6 +102,9 @@ impl Kafka {
             fenced_before: Mutex::new(None),
         };
         kafka.ready().await?;
+        if kafka.nodes.secure.is_some() {
+            kafka.nodes.broker.add_user(kafka.bootstrap()).await?;
+        }
         Ok(kafka)
     }
 

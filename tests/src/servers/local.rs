@@ -17,9 +17,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-/// What every PostgreSQL of the tests has in common, also those that the scripts start.
-const POSTGRES_CONF: &str = include_str!("../../servers/postgres.conf");
-
 /// Starts the nodes of one Kafka. They need not be ready yet.
 pub(super) fn kafka(options: &KafkaOptions) -> Result<Nodes> {
     let home = programs::kafka_home()?;
@@ -137,7 +134,11 @@ pub(super) fn postgres(options: &PostgresOptions) -> Result<Site> {
 
     let port = Port::take()?;
     let mut arguments: Vec<OsString> = vec!["-D".into(), data.clone().into()];
-    for (name, value) in settings(&home, &port, options) {
+    let mut settings = options.all();
+    settings.push(("listen_addresses".into(), "127.0.0.1".into()));
+    settings.push(("port".into(), port.number().to_string()));
+    settings.push(("unix_socket_directories".into(), home.display().to_string()));
+    for (name, value) in settings {
         arguments.extend(["-c".into(), format!("{name}={value}").into()]);
     }
     let process = Process::start(Launch {
@@ -175,20 +176,4 @@ fn postgres_home(dir: &Path, home: &PathBuf) -> Result<Vec<OsString>> {
         "--init-groups".into(),
     ];
     Ok(flags.into_iter().map(Into::into).collect())
-}
-
-fn settings(home: &Path, port: &Port, options: &PostgresOptions) -> Vec<(String, String)> {
-    let common = POSTGRES_CONF
-        .lines()
-        .filter_map(|line| line.split('#').next()?.split_once('='));
-    let common = common.map(|(name, value)| (name.trim().into(), value.trim().into()));
-    let own = [
-        ("listen_addresses".into(), "127.0.0.1".into()),
-        ("port".into(), port.number().to_string()),
-        ("unix_socket_directories".into(), home.display().to_string()),
-    ];
-    common
-        .chain(own)
-        .chain(options.settings.iter().cloned())
-        .collect()
 }

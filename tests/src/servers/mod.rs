@@ -30,6 +30,8 @@
 //! This module knows nothing of Tidegate: it must not, or it could not be its witness.
 
 mod admin;
+#[cfg(feature = "containers")]
+mod containers;
 mod kafka;
 mod local;
 mod machine;

@@ -13,6 +13,8 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
+/// What every PostgreSQL of the tests has in common, also those that the scripts start.
+const COMMON: &str = include_str!("../../servers/postgres.conf");
 /// The superuser of every PostgreSQL of the tests.
 pub(super) const USER: &str = "tidegate";
 /// Its password. It is checked, so that a test can try a wrong one.
@@ -36,6 +38,15 @@ impl PostgresOptions {
     pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
         self.settings.push((name.into(), value.to_string()));
         self
+    }
+
+    /// The common settings, and then the test's.
+    pub(super) fn all(&self) -> Vec<(String, String)> {
+        let common = COMMON
+            .lines()
+            .filter_map(|line| line.split('#').next()?.split_once('='));
+        let common = common.map(|(name, value)| (name.trim().into(), value.trim().into()));
+        common.chain(self.settings.iter().cloned()).collect()
     }
 }
 
@@ -69,7 +80,12 @@ impl Postgres {
             Provider::Local => {
                 tokio::task::spawn_blocking(move || local::postgres(&options)).await??
             }
-            Provider::Containers => bail!("containers"),
+            #[cfg(feature = "containers")]
+            Provider::Containers => super::containers::postgres(&options).await?,
+            #[cfg(not(feature = "containers"))]
+            Provider::Containers => {
+                unreachable!("containers are chosen only where they are built in")
+            }
             Provider::External => {
                 bail!(
                     "this test needs a PostgreSQL of its own: TIDEGATE_SERVERS=external gives none"

@@ -46,6 +46,12 @@ async fn decide() -> Result<Provider> {
     }
 }
 
+#[cfg(feature = "containers")]
+async fn containers_missing() -> Option<String> {
+    super::containers::missing().await
+}
+
+#[cfg(not(feature = "containers"))]
 async fn containers_missing() -> Option<String> {
     Some("the tests were built without the feature `containers`".into())
 }

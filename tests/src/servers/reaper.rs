@@ -13,13 +13,16 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// `read` ends with the pipe. Servers may still be dying then and write into their directories: hence the tries.
 const SCRIPT: &str = r#"
 dirs=$(mktemp) || exit 1
+containers= networks=
 while read -r kind name; do
   case $kind in
     directory) echo "$name" >>"$dirs" ;;
     container) containers="$containers $name" ;;
+    network) networks="$networks $name" ;;
   esac
 done
 [ -z "$containers" ] || docker rm -fv $containers
+[ -z "$networks" ] || docker network rm $networks
 for try in 1 2 3 4 5 6 7 8 9 10; do
   left=
   while read -r dir; do rm -rf "$dir" || left=yes; done <"$dirs"
@@ -38,6 +41,12 @@ pub(super) fn directory(path: &Path) {
 #[cfg(feature = "containers")]
 pub(super) fn container(id: &str) {
     bequeath(&format!("container {id}"));
+}
+
+/// The network is to be removed if the process does not do it.
+#[cfg(feature = "containers")]
+pub(super) fn network(name: &str) {
+    bequeath(&format!("network {name}"));
 }
 
 fn bequeath(line: &str) {
