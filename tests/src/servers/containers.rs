@@ -87,17 +87,20 @@ impl Container {
 
     /// Adds the user of the secure listener: the images cannot format a storage with one.
     pub(super) async fn add_user(&self, bootstrap: &str) -> Result<()> {
-        let mut words = vec![
-            "/opt/kafka/bin/kafka-configs.sh".into(),
-            "--bootstrap-server".into(),
-            bootstrap.to_owned(),
-        ];
-        words.extend(Secure::add_user());
-        let command = ExecCommand::new(words).with_cmd_ready_condition(CmdWaitFor::exit_code(0));
-        self.inner
-            .exec(command)
-            .await
-            .context("add the SCRAM user")?;
+        for arguments in Secure::add_user() {
+            let tool = [
+                "/opt/kafka/bin/kafka-configs.sh",
+                "--bootstrap-server",
+                bootstrap,
+            ]
+            .map(str::to_owned);
+            let command = ExecCommand::new(tool.into_iter().chain(arguments));
+            let command = command.with_cmd_ready_condition(CmdWaitFor::exit_code(0));
+            self.inner
+                .exec(command)
+                .await
+                .context("add the SCRAM user")?;
+        }
         Ok(())
     }
 }

@@ -165,21 +165,22 @@ impl Secure {
             .collect()
     }
 
-    /// The command line, after the address, by which Kafka's own tool adds the SCRAM user.
+    /// The command lines, after the address, by which Kafka's own tool adds the SCRAM user. Each takes one mechanism.
     #[cfg(feature = "containers")]
-    pub(super) fn add_user() -> Vec<String> {
-        let credentials =
-            format!("SCRAM-SHA-256=[password={PASSWORD}],SCRAM-SHA-512=[password={PASSWORD}]");
-        let words = [
-            "--alter",
-            "--add-config",
-            &credentials,
-            "--entity-type",
-            "users",
-            "--entity-name",
-            USER,
-        ];
-        words.map(str::to_owned).to_vec()
+    pub(super) fn add_user() -> [Vec<String>; 2] {
+        ["SCRAM-SHA-256", "SCRAM-SHA-512"].map(|mechanism| {
+            let credentials = format!("{mechanism}=[password={PASSWORD}]");
+            let words = [
+                "--alter",
+                "--add-config",
+                &credentials,
+                "--entity-type",
+                "users",
+                "--entity-name",
+                USER,
+            ];
+            words.map(str::to_owned).to_vec()
+        })
     }
 }
 
