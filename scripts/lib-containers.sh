@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # A container engine for the tests: is there one, has it the images, and the two shared servers in it.
 # Sourced after lib.sh and lib-servers.sh.
 

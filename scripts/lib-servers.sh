@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Kafka and PostgreSQL as local processes, for scripts/servers and scripts/test. Sourced after lib.sh.
 #
 # Every function works in a state directory that it is given. A process is remembered by its id and its start
@@ -34,7 +34,7 @@ make_kafka_home() {
   have mvn || die "no Maven to fetch Kafka with: install maven"
   echo "fetching Kafka $KAFKA_VERSION by Maven, once, into $home"
   rm -rf "$home"/{jars,template,warm,classes.jsa}
-  mvn -q -B -f "$files/pom.xml" -Dkafka.version="$KAFKA_VERSION" dependency:copy-dependencies \
+  mvn -q -B -Dstyle.color=never -f "$files/pom.xml" -Dkafka.version="$KAFKA_VERSION" dependency:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$home/jars" </dev/null || die "Maven could not fetch Kafka"
   cp "$files/log4j2.xml" "$home/"
   ln -sfn "$java" "$home/java"

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # What the scripts share: messages, installing what is missing, ports. Sourced, never run.
 #
 #   . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -136,7 +136,9 @@ port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 # same lock files as tests/src/servers/port.rs.
 take_port() {
   local locks=${TMPDIR:-/tmp}/tidegate-ports number held
-  mkdir -p -m 1777 "$locks"
+  mkdir -p "$locks"
+  # Several users may test on one machine. If the directory is somebody else's, it is open already.
+  chmod 1777 "$locks" 2>/dev/null || true
   for ((number = 20000 + $$ * 37 % 12000; ; number = number >= 31999 ? 20000 : number + 1)); do
     { exec {held}>"$locks/$number"; } 2>/dev/null || continue
     if flock -n "$held" && ! port_answers "$number"; then port=$number; return; fi

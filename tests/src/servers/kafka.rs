@@ -94,7 +94,9 @@ impl Kafka {
                 unreachable!("containers are chosen only where they are built in")
             }
             Provider::External => {
-                bail!("this test needs a Kafka of its own: TIDEGATE_SERVERS=external gives none")
+                bail!(
+                    "TIDEGATE_SERVERS=external: no Kafka but the one in TIDEGATE_KAFKA, and this test needs another"
+                )
             }
         };
         let kafka = Self {

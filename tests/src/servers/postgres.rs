@@ -88,7 +88,7 @@ impl Postgres {
             }
             Provider::External => {
                 bail!(
-                    "this test needs a PostgreSQL of its own: TIDEGATE_SERVERS=external gives none"
+                    "TIDEGATE_SERVERS=external: no PostgreSQL but the one in TIDEGATE_POSTGRES, and this test needs another"
                 )
             }
         };
