@@ -67,6 +67,20 @@ impl<O> Outputs<O> {
     }
 }
 
+impl<O> IntoIterator for Outputs<O> {
+    type Item = O;
+    type IntoIter = std::vec::IntoIter<O>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        match self {
+            Self::None => Vec::new(),
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        }
+        .into_iter()
+    }
+}
+
 impl<O> FromIterator<O> for Outputs<O> {
     fn from_iter<I: IntoIterator<Item = O>>(items: I) -> Self {
         let mut outputs = Self::None;

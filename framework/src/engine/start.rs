@@ -13,7 +13,7 @@ use super::tell::Teller;
 use super::{Engine, source_queue};
 use crate::delivery::Delivery;
 use crate::error::{Cause, Error};
-use crate::job::Job;
+use crate::pipeline::Job;
 use crate::pool::Pool;
 use crate::process::Process;
 use crate::settings::Limits;

@@ -58,11 +58,18 @@ struct Member {
 }
 
 /// Where a member is told the start positions of what it was assigned.
-type StartedAt = Arc<dyn Fn(Vec<Start>) + Send + Sync>;
+#[derive(Clone)]
+pub(super) struct StartedAt(Arc<dyn Fn(Vec<Start>) + Send + Sync>);
 
-impl std::fmt::Debug for dyn Fn(Vec<Start>) + Send + Sync {
+impl StartedAt {
+    pub(super) fn new(told: impl Fn(Vec<Start>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(told))
+    }
+}
+
+impl std::fmt::Debug for StartedAt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Fn(Vec<Start>)")
+        f.write_str("StartedAt")
     }
 }
 
@@ -192,7 +199,7 @@ impl MemoryBroker {
 
     /// A member leaves cleanly: its partitions are revoked first.
     pub(super) async fn leave(&self, group: &str, id: u64) {
-        if let Some(member) = self.member(group, id) {
+        if let Some(mut member) = self.member(group, id) {
             member.leaving = true;
         }
         self.rebalance(group);
@@ -290,7 +297,7 @@ impl MemoryBroker {
         let (events, started) = {
             let Some(mut member) = self.member(group, id) else { return };
             member.owned.extend(partitions.iter().cloned());
-            (member.events.clone(), Arc::clone(&member.started))
+            (member.events.clone(), member.started.clone())
         };
         let assigned = partitions
             .into_iter()
@@ -299,7 +306,7 @@ impl MemoryBroker {
         let (assignment, answer) = Assignment::new(assigned, Instant::now() + ANSWER_MAX);
         events.send(SourceEvent::Assigned(assignment));
         if let Ok(Ok(starts)) = tokio::time::timeout(ANSWER_MAX, answer).await {
-            started(starts);
+            (started.0)(starts);
         }
         events.send(SourceEvent::GroupChanged);
     }

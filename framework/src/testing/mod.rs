@@ -5,9 +5,11 @@
 //! engine; they are proven by the same conformance tests as the connectors.
 
 mod broker;
+mod driver;
 mod sink;
 mod source;
 
 pub use broker::MemoryBroker;
+pub use driver::TestDriver;
 pub use sink::{MemorySink, MemoryStore, Row};
 pub use source::MemorySource;

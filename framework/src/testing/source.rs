@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::broker::MemoryBroker;
+use super::broker::{MemoryBroker, StartedAt};
 use crate::error::Cause;
 use crate::record::{Epoch, Offset, PartitionId, Topic};
 use crate::source::{
@@ -118,7 +118,7 @@ impl Source for MemorySource {
             &context.group,
             self.topics.clone(),
             member_events,
-            Arc::new(move |starts| started.start(starts)),
+            StartedAt::new(move |starts| started.start(starts)),
         );
         *self.group.lock().expect("no holder of the lock panics") =
             Some((context.group.clone(), id));
