@@ -18,6 +18,11 @@ use crate::record::{Epoch, Offset, PartitionId, RawRecord, Timestamp, Topic};
 use crate::sink::TopicId;
 
 /// Reads partitions on behalf of a group.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a source",
+    note = "use the source of a connector, such as `kafka.source(\"topic\")`, or implement \
+            `tidegate::source::Source` for it"
+)]
 pub trait Source: Send + 'static {
     /// For `explain()` and the checks of `run()`; callable before `open`.
     fn describe(&self) -> SourceDescription;
