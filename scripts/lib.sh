@@ -22,7 +22,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 need() {
   local part packages=()
   # Rust first looks where its installer puts it: a shell started before the installation does not know.
-  have cargo || [ ! -d "$HOME/.cargo/bin" ] || PATH=$HOME/.cargo/bin:$PATH
+  have cargo || [ ! -d "${HOME:-}/.cargo/bin" ] || PATH=$HOME/.cargo/bin:$PATH
   for part in "$@"; do mapfile -t -O "${#packages[@]}" packages < <("missing_$part"); done
   [ "${#packages[@]}" = 0 ] || install_packages "${packages[@]}"
   for part in "$@"; do [ "$part" != build ] || have cargo || install_rust; done
