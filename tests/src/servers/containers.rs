@@ -191,8 +191,11 @@ async fn run(
             PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(outside.to_string()) };
         bindings.insert(format!("{inside}/tcp"), Some(vec![here]));
     }
-    let request =
-        request.with_host_config_modifier(move |host| host.port_bindings = Some(bindings.clone()));
+    let request = request.with_host_config_modifier(move |host| {
+        host.port_bindings = Some(bindings.clone());
+        // Nor does a container without published ports publish those that its image exposes.
+        host.publish_all_ports = Some(false);
+    });
     let inner = request.start().await?;
     reaper::container(inner.id());
     Ok(Machine::Container(Box::new(Container { inner })))
