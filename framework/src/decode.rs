@@ -230,3 +230,6 @@ mod json {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
