@@ -67,6 +67,20 @@ impl<O> Outputs<O> {
     }
 }
 
+impl<O> IntoIterator for Outputs<O> {
+    type Item = O;
+    type IntoIter = std::vec::IntoIter<O>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        match self {
+            Self::None => Vec::new(),
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        }
+        .into_iter()
+    }
+}
+
 impl<O> FromIterator<O> for Outputs<O> {
     fn from_iter<I: IntoIterator<Item = O>>(items: I) -> Self {
         let mut outputs = Self::None;
@@ -198,9 +212,7 @@ impl<O> Batch<O> {
     /// break the guarantee.
     pub fn new(spans: Vec<Span>, finished: Vec<Finished<O>>) -> Self {
         assert!(
-            spans
-                .windows(2)
-                .all(|pair| pair[0].partition < pair[1].partition),
+            spans.windows(2).all(|pair| pair[0].partition < pair[1].partition),
             "one span per partition, sorted"
         );
         let mut at = 0;
@@ -208,9 +220,7 @@ impl<O> Batch<O> {
             while at < spans.len() && spans[at].partition != record.partition {
                 at += 1;
             }
-            let span = spans
-                .get(at)
-                .expect("every record lies in a span, in the spans' order");
+            let span = spans.get(at).expect("every record lies in a span, in the spans' order");
             assert!(
                 span.first <= record.offset && record.offset < span.next,
                 "record {record:?} lies inside its span {span:?}"
@@ -246,12 +256,10 @@ impl<O> Batch<O> {
 
     /// All dead letters in order.
     pub fn dead_letters(&self) -> impl Iterator<Item = (&Finished<O>, &DeadLetter)> {
-        self.finished
-            .iter()
-            .filter_map(|finished| match &finished.outcome {
-                Outcome::Dead(letter) => Some((finished, letter)),
-                Outcome::Emit(_) | Outcome::Filtered => None,
-            })
+        self.finished.iter().filter_map(|finished| match &finished.outcome {
+            Outcome::Dead(letter) => Some((finished, letter)),
+            Outcome::Emit(_) | Outcome::Filtered => None,
+        })
     }
 
     /// Whether it stores nothing at all, not even progress.
@@ -284,31 +292,16 @@ impl<O> Batch<O> {
             match next_right {
                 None => left_spans.push(span),
                 Some(_) => {
-                    let last = left
-                        .iter()
-                        .rev()
-                        .find(|f| f.record.partition == span.partition);
+                    let last = left.iter().rev().find(|f| f.record.partition == span.partition);
                     let cut = last.map_or(span.first, |finished| finished.record.offset.next());
                     if cut > span.first {
-                        left_spans.push(Span {
-                            next: cut,
-                            ..span.clone()
-                        });
+                        left_spans.push(Span { next: cut, ..span.clone() });
                     }
                     right_spans.push(Span { first: cut, ..span });
                 }
             }
         }
-        (
-            Self {
-                spans: left_spans,
-                finished: left,
-            },
-            Self {
-                spans: right_spans,
-                finished: right,
-            },
-        )
+        (Self { spans: left_spans, finished: left }, Self { spans: right_spans, finished: right })
     }
 }
 
@@ -398,9 +391,7 @@ mod tests {
 
     fn places(batch: &Batch<u8>) -> Vec<String> {
         let records = batch.finished().iter();
-        records
-            .map(|f| f.record.coordinates().to_string())
-            .collect()
+        records.map(|f| f.record.coordinates().to_string()).collect()
     }
 
     proptest! {
@@ -465,16 +456,9 @@ mod tests {
             dead,
         ];
         let batch = Batch::new(vec![span(0, 0, 4)], finished);
-        let outputs = batch
-            .outputs()
-            .map(|o| (o.record.offset.get(), o.index, *o.value));
-        assert_eq!(
-            outputs.collect::<Vec<_>>(),
-            [(0, 0, 1), (2, 0, 2), (2, 1, 3)]
-        );
-        let letters = batch
-            .dead_letters()
-            .map(|(f, l)| (f.record.offset.get(), l.reason));
+        let outputs = batch.outputs().map(|o| (o.record.offset.get(), o.index, *o.value));
+        assert_eq!(outputs.collect::<Vec<_>>(), [(0, 0, 1), (2, 0, 2), (2, 1, 3)]);
+        let letters = batch.dead_letters().map(|(f, l)| (f.record.offset.get(), l.reason));
         assert_eq!(letters.collect::<Vec<_>>(), [(3, DeadReason::Decode)]);
     }
 }

@@ -80,10 +80,9 @@ impl Decode<String> for Utf8 {
         let bytes = value_of(record)?;
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_owned()),
-            Err(error) => Err(Undecodable::new(format_args!(
-                "invalid UTF-8 at byte {}",
-                error.valid_up_to()
-            ))),
+            Err(error) => {
+                Err(Undecodable::new(format_args!("invalid UTF-8 at byte {}", error.valid_up_to())))
+            }
         }
     }
 
@@ -176,13 +175,8 @@ mod json {
     /// Errors of syntax are fixed sentences. Errors of data quote what was found before they say
     /// what was expected; the latter comes from the type.
     fn without_payload(error: &serde_json::Error) -> BoxError {
-        const QUOTING: [&str; 5] = [
-            "invalid type",
-            "invalid value",
-            "invalid length",
-            "unknown variant",
-            "unknown field",
-        ];
+        const QUOTING: [&str; 5] =
+            ["invalid type", "invalid value", "invalid length", "unknown variant", "unknown field"];
         if error.classify() != Category::Data {
             return Undecodable::new(error);
         }

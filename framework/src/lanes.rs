@@ -17,6 +17,15 @@ pub(crate) struct Lanes {
     running: usize,
 }
 
+/// Where a removed ticket was.
+pub(crate) struct Removed {
+    pub(crate) lane: u32,
+    /// It was out at the pool, or behind a ticket that was.
+    pub(crate) was_running: bool,
+    /// Its lane could start another run now.
+    pub(crate) is_ready: bool,
+}
+
 #[derive(Default)]
 struct Lane {
     tickets: VecDeque<u64>,
@@ -28,13 +37,7 @@ struct Lane {
 
 impl Lanes {
     pub(crate) fn new(order: Order) -> Self {
-        Self {
-            order,
-            lanes: Vec::new(),
-            free: Vec::new(),
-            by_key: HashMap::default(),
-            running: 0,
-        }
+        Self { order, lanes: Vec::new(), free: Vec::new(), by_key: HashMap::default(), running: 0 }
     }
 
     /// Queues a ticket. Answers its lane if that lane has just become ready to run.
@@ -114,31 +117,42 @@ impl Lanes {
         }
     }
 
-    /// Takes a ticket out wherever it is, running or not. Answers its lane if that became ready.
-    pub(crate) fn remove(&mut self, seq: u64) -> Option<u32> {
-        let at = self
-            .lanes
-            .iter()
-            .position(|lane| lane.tickets.contains(&seq))?;
+    /// The front ticket of a lane that is not running got its outcome without another call.
+    /// Answers the lane if it is ready for another run.
+    pub(crate) fn remove_front(&mut self, at: u32) -> Option<u32> {
+        let lane = &mut self.lanes[at as usize];
+        debug_assert_eq!(lane.running, 0, "its run has ended");
+        lane.tickets.pop_front();
+        lane.closed = false;
+        if lane.tickets.is_empty() {
+            self.close_lane(at);
+            return None;
+        }
+        Some(at)
+    }
+
+    /// Takes a ticket out wherever it is, running or not.
+    pub(crate) fn remove(&mut self, seq: u64) -> Option<Removed> {
+        let at = self.lanes.iter().position(|lane| lane.tickets.contains(&seq))?;
         let lane = &mut self.lanes[at];
         let place = lane.tickets.iter().position(|ticket| *ticket == seq)?;
-        let was_front = place == 0;
-        if place < lane.running {
+        let was_running = place < lane.running;
+        if was_running {
             // The run is abandoned; what it had not reached is queued again.
             self.running -= lane.running;
             lane.running = 0;
         }
         lane.tickets.remove(place);
-        let at = u32::try_from(at).expect("fewer lanes than u32::MAX");
-        if self.lanes[at as usize].tickets.is_empty() {
-            self.close_lane(at);
-            return None;
-        }
-        let lane = &mut self.lanes[at as usize];
-        if was_front {
+        if place == 0 {
             lane.closed = false;
         }
-        (was_front && lane.running == 0).then_some(at)
+        let is_ready = !lane.tickets.is_empty() && lane.running == 0 && !lane.closed;
+        let is_empty = lane.tickets.is_empty();
+        let at = u32::try_from(at).expect("fewer lanes than u32::MAX");
+        if is_empty {
+            self.close_lane(at);
+        }
+        Some(Removed { lane: at, was_running, is_ready })
     }
 
     /// All lanes that could start a run now.
@@ -224,10 +238,7 @@ mod tests {
         assert_eq!(lanes.start(slow, 1), [0]);
         assert_eq!(lanes.start(other, 1), [2]);
         assert!(!lanes.finish_front(other));
-        assert!(
-            lanes.finish_front(slow),
-            "the second record of the slow key may run now"
-        );
+        assert!(lanes.finish_front(slow), "the second record of the slow key may run now");
     }
 
     #[test]
@@ -235,10 +246,7 @@ mod tests {
         let mut lanes = Lanes::new(Order::ByKey);
         assert!(lanes.add(0, None).is_some());
         assert!(lanes.add(1, Some(b"")).is_some());
-        assert!(
-            lanes.add(2, None).is_none(),
-            "null keys of a partition share a lane"
-        );
+        assert!(lanes.add(2, None).is_none(), "null keys of a partition share a lane");
     }
 
     #[test]
@@ -251,10 +259,7 @@ mod tests {
         lanes.shut(lane);
         assert_eq!(lanes.add(2, None), None);
         assert!(lanes.start(lane, 9).is_empty());
-        assert!(
-            !lanes.reopen(lane, 1),
-            "only the record it waits for opens it"
-        );
+        assert!(!lanes.reopen(lane, 1), "only the record it waits for opens it");
         assert!(lanes.reopen(lane, 0));
         assert_eq!(lanes.start(lane, 9), [0, 1, 2]);
     }
@@ -265,11 +270,10 @@ mod tests {
         let lane = lanes.add(0, None).expect("ready");
         lanes.add(1, None);
         lanes.start(lane, 2);
-        assert_eq!(lanes.remove(0), Some(lane));
-        assert!(
-            !lanes.is_front(lane, 0),
-            "the hung worker's late answer is not believed"
-        );
+        let removed = lanes.remove(0).expect("it is there");
+        assert!(removed.was_running && removed.is_ready);
+        assert_eq!(removed.lane, lane);
+        assert!(!lanes.is_front(lane, 0), "the hung worker's late answer is not believed");
         assert_eq!(lanes.start(lane, 2), [1]);
     }
 

@@ -1,6 +1,5 @@
 //! Stream processing from Kafka with transactional exactly-once sinks.
 #![forbid(unsafe_code)]
-#![allow(dead_code)] // removed when the engine lands
 
 pub mod batch;
 pub mod decode;
@@ -18,10 +17,15 @@ mod settings;
 pub mod sink;
 pub mod source;
 mod source_erased;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tracker;
 
 pub use delivery::{CommitHook, GroupCommits, Guarantee};
 pub use engine::observe::{EngineEvent, Observer};
+pub use engine::{
+    Handle, Holder, PartitionState, PartitionStatus, SeekTo, State, Status, Summary, Totals,
+};
 pub use error::{BoxError, Cause, Error};
 pub use pipeline::{Context, Emitter, Explanation, Job, Pipeline};
 pub use policy::{FailurePolicy, Retry};

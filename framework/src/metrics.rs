@@ -181,9 +181,7 @@ pub(crate) enum Rebalance {
 impl Meter {
     /// The meter of the pipeline of this name.
     pub fn new(group: &str) -> Self {
-        Self {
-            group: SharedString::from(group.to_owned()),
-        }
+        Self { group: SharedString::from(group.to_owned()) }
     }
 
     /// How long one phase of a commit took, by the sink's own word for it: `begin`, `write`,

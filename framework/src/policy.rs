@@ -23,11 +23,7 @@ impl Retry {
     /// Up to `times` further calls after the first one failed, after 100 ms, 200 ms, 400 ms … up
     /// to 30 s, each with jitter.
     pub fn times(times: u32) -> Self {
-        Self {
-            times,
-            first: Duration::from_millis(100),
-            longest: Duration::from_secs(30),
-        }
+        Self { times, first: Duration::from_millis(100), longest: Duration::from_secs(30) }
     }
 
     /// No further call.
@@ -45,26 +41,17 @@ impl Retry {
 
     /// Then store the record as a dead letter, in the same transaction as its neighbours' results.
     pub fn then_dead_letter(self) -> FailurePolicy {
-        FailurePolicy {
-            retry: self,
-            then: Then::DeadLetter,
-        }
+        FailurePolicy { retry: self, then: Then::DeadLetter }
     }
 
     /// Then leave it out: it is counted, and logged with its coordinates.
     pub fn then_skip(self) -> FailurePolicy {
-        FailurePolicy {
-            retry: self,
-            then: Then::Skip,
-        }
+        FailurePolicy { retry: self, then: Then::Skip }
     }
 
     /// Then stop the pipeline with an error that names the record; its progress stays before it.
     pub fn then_stop(self) -> FailurePolicy {
-        FailurePolicy {
-            retry: self,
-            then: Then::Stop,
-        }
+        FailurePolicy { retry: self, then: Then::Stop }
     }
 }
 
@@ -105,11 +92,7 @@ impl FailurePolicy {
             return Verdict::Give(self.then);
         }
         let doublings = attempts.saturating_sub(1).min(31);
-        let wait = self
-            .retry
-            .first
-            .saturating_mul(1 << doublings)
-            .min(self.retry.longest);
+        let wait = self.retry.first.saturating_mul(1 << doublings).min(self.retry.longest);
         Verdict::RetryAfter(wait.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0))
     }
 
@@ -145,19 +128,11 @@ mod tests {
         let policy = Retry::times(4)
             .backoff(Duration::from_millis(100), Duration::from_millis(300))
             .then_dead_letter();
-        let waits: Vec<_> = (1..=5)
-            .map(|attempts| policy.verdict(attempts, true, 0.0))
-            .collect();
+        let waits: Vec<_> = (1..=5).map(|attempts| policy.verdict(attempts, true, 0.0)).collect();
         let after = |ms| Verdict::RetryAfter(Duration::from_millis(ms));
         assert_eq!(
             waits,
-            [
-                after(100),
-                after(200),
-                after(300),
-                after(300),
-                Verdict::Give(Then::DeadLetter)
-            ]
+            [after(100), after(200), after(300), after(300), Verdict::Give(Then::DeadLetter)]
         );
     }
 

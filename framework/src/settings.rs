@@ -71,11 +71,7 @@ impl Settings {
             ("in_flight_bytes", self.in_flight_bytes, 1 << 40),
             ("commit_records", self.commit_records, 1 << 26),
             ("outputs_per_record", self.outputs_per_record, 1 << 30),
-            (
-                "output_bytes_per_record",
-                self.output_bytes_per_record,
-                1 << 40,
-            ),
+            ("output_bytes_per_record", self.output_bytes_per_record, 1 << 40),
         ];
         for (name, value, most) in counts {
             if value == 0 || value > most {
@@ -123,33 +119,20 @@ mod tests {
 
     #[test]
     fn the_defaults_are_allowed() {
-        Settings::default()
-            .check()
-            .expect("defaults pass their own check");
+        Settings::default().check().expect("defaults pass their own check");
     }
 
     #[test]
     fn a_zero_bound_is_refused_by_name() {
-        let settings = Settings {
-            in_flight_records: 0,
-            ..Settings::default()
-        };
-        let error = settings
-            .check()
-            .expect_err("zero records in flight can never work");
+        let settings = Settings { in_flight_records: 0, ..Settings::default() };
+        let error = settings.check().expect_err("zero records in flight can never work");
         assert!(error.is_configuration());
-        assert!(
-            error.to_string().starts_with("in_flight_records: 0"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("in_flight_records: 0"), "{error}");
     }
 
     #[test]
     fn an_overflowing_duration_is_refused_by_name() {
-        let settings = Settings {
-            drain_max: Duration::MAX,
-            ..Settings::default()
-        };
+        let settings = Settings { drain_max: Duration::MAX, ..Settings::default() };
         let error = settings.check().expect_err("longer than a day");
         assert!(error.to_string().starts_with("drain_max: "), "{error}");
     }

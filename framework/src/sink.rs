@@ -250,18 +250,12 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection whose record must be searched for.
     pub fn of_some_record(cause: Cause) -> Self {
-        Self {
-            cause,
-            record: None,
-        }
+        Self { cause, record: None }
     }
 
     /// A rejection of this record.
     pub fn of_record(cause: Cause, record: Coordinates) -> Self {
-        Self {
-            cause,
-            record: Some(record),
-        }
+        Self { cause, record: Some(record) }
     }
 }
 

@@ -90,10 +90,7 @@ impl<O> Tracker<O> {
             closes: self.delivered,
             record,
             bytes,
-            state: State::Open {
-                attempts: 0,
-                since: now,
-            },
+            state: State::Open { attempts: 0, since: now },
         });
         Some(seq)
     }
@@ -120,8 +117,8 @@ impl<O> Tracker<O> {
         }
     }
 
-    /// Counts a failed call of an open ticket; answers how many calls were made.
-    pub(crate) fn fail(&mut self, seq: u64) -> Option<(Arc<RawRecord>, u32)> {
+    /// Counts a call of an open ticket that came back; answers how many calls were made.
+    pub(crate) fn called(&mut self, seq: u64) -> Option<(Arc<RawRecord>, u32)> {
         let slot = self.slot(seq)?;
         match &mut slot.state {
             State::Open { attempts, .. } => {
@@ -133,17 +130,10 @@ impl<O> Tracker<O> {
     }
 
     /// Finishes a ticket. The first outcome wins: `false` if it has one already or is gone.
-    pub(crate) fn finish(&mut self, seq: u64, outcome: Outcome<O>, calls: u32) -> bool {
-        let Some(slot) = self.slot(seq) else {
-            return false;
-        };
-        if matches!(slot.state, State::Finished { .. }) {
-            return false;
-        }
-        slot.state = State::Finished {
-            outcome,
-            attempts: calls,
-        };
+    pub(crate) fn finish(&mut self, seq: u64, outcome: Outcome<O>) -> bool {
+        let Some(slot) = self.slot(seq) else { return false };
+        let State::Open { attempts, .. } = slot.state else { return false };
+        slot.state = State::Finished { outcome, attempts };
         let offset = slot.record.offset;
         self.open -= 1;
         self.highest_finished = self.highest_finished.max(Some(offset));
@@ -172,23 +162,14 @@ impl<O> Tracker<O> {
                 let State::Finished { outcome, attempts } = slot.state else {
                     unreachable!("the prefix holds finished slots only")
                 };
-                Finished {
-                    record: slot.record,
-                    outcome,
-                    attempts,
-                }
+                Finished { record: slot.record, outcome, attempts }
             })
             .collect();
         self.base += count as u64;
         self.prefix -= count;
         self.bytes -= bytes;
         self.cut = next;
-        Some(Prefix {
-            first,
-            next,
-            finished,
-            bytes,
-        })
+        Some(Prefix { first, next, finished, bytes })
     }
 
     /// Where progress may go after the first `count` slots of the finished prefix.
@@ -205,6 +186,22 @@ impl<O> Tracker<O> {
     /// How far progress could be stored now.
     pub(crate) fn contiguous(&self) -> Offset {
         self.closes_after(self.prefix)
+    }
+
+    /// The oldest record held.
+    pub(crate) fn oldest(&self) -> Option<&RawRecord> {
+        self.slots.front().map(|slot| &*slot.record)
+    }
+
+    /// Behind the last thing delivered.
+    pub(crate) fn delivered(&self) -> Offset {
+        self.delivered
+    }
+
+    /// Where the record of this ticket stands, if it is still held.
+    pub(crate) fn offset_of(&self, seq: u64) -> Option<Offset> {
+        let at = usize::try_from(seq.checked_sub(self.base)?).ok()?;
+        self.slots.get(at).map(|slot| slot.record.offset)
     }
 
     /// Whether a cut would move progress.
@@ -253,10 +250,7 @@ impl<O> Tracker<O> {
 
     /// The open ticket of the record at this offset.
     pub(crate) fn find_open(&self, offset: Offset) -> Option<u64> {
-        let at = self
-            .slots
-            .binary_search_by_key(&offset, |slot| slot.record.offset)
-            .ok()?;
+        let at = self.slots.binary_search_by_key(&offset, |slot| slot.record.offset).ok()?;
         (!self.slots[at].is_finished()).then_some(self.base + at as u64)
     }
 

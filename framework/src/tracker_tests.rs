@@ -24,9 +24,7 @@ fn done() -> Outcome<i64> {
 fn tracker_with(start: i64, offsets: &[i64]) -> Tracker<i64> {
     let mut tracker = Tracker::new(Offset::new(start));
     for &offset in offsets {
-        tracker
-            .deliver(record(offset), Duration::ZERO)
-            .expect("ascending");
+        tracker.deliver(record(offset), Duration::ZERO).expect("ascending");
     }
     tracker
 }
@@ -34,27 +32,20 @@ fn tracker_with(start: i64, offsets: &[i64]) -> Tracker<i64> {
 #[test]
 fn a_slow_record_holds_back_what_follows_it() {
     let mut tracker = tracker_with(0, &[0, 1, 2]);
-    assert!(tracker.finish(1, done(), 1));
-    assert!(tracker.finish(2, done(), 1));
+    assert!(tracker.finish(1, done()));
+    assert!(tracker.finish(2, done()));
     assert!(!tracker.can_cut());
-    assert_eq!(
-        tracker.holder().map(|holder| holder.record.offset),
-        Some(Offset::ZERO)
-    );
-    assert!(tracker.finish(0, done(), 1));
+    assert_eq!(tracker.holder().map(|holder| holder.record.offset), Some(Offset::ZERO));
+    assert!(tracker.finish(0, done()));
     assert_eq!(tracker.contiguous(), Offset::new(3));
 }
 
 #[test]
 fn holes_between_records_are_normal_and_close_with_the_next_record() {
     let mut tracker = tracker_with(5, &[9, 40]);
-    tracker.finish(0, done(), 1);
-    assert_eq!(
-        tracker.contiguous(),
-        Offset::new(10),
-        "the hole before 40 is not closed by 9"
-    );
-    tracker.finish(1, done(), 1);
+    tracker.finish(0, done());
+    assert_eq!(tracker.contiguous(), Offset::new(10), "the hole before 40 is not closed by 9");
+    tracker.finish(1, done());
     assert_eq!(tracker.contiguous(), Offset::new(41));
 }
 
@@ -62,9 +53,9 @@ fn holes_between_records_are_normal_and_close_with_the_next_record() {
 fn the_end_of_a_partition_closes_the_hole_behind_the_last_record_only_once_it_is_finished() {
     let mut tracker = tracker_with(0, &[0, 1]);
     tracker.end(Offset::new(4));
-    tracker.finish(0, done(), 1);
+    tracker.finish(0, done());
     assert_eq!(tracker.contiguous(), Offset::new(1));
-    tracker.finish(1, done(), 1);
+    tracker.finish(1, done());
     assert_eq!(tracker.contiguous(), Offset::new(4));
 }
 
@@ -73,10 +64,7 @@ fn an_end_with_nothing_delivered_moves_progress_without_records() {
     let mut tracker = tracker_with(3, &[]);
     tracker.end(Offset::new(6));
     let prefix = tracker.take(100).expect("progress moves");
-    assert_eq!(
-        (prefix.first, prefix.next),
-        (Offset::new(3), Offset::new(6))
-    );
+    assert_eq!((prefix.first, prefix.next), (Offset::new(3), Offset::new(6)));
     assert!(prefix.finished.is_empty());
     assert!(tracker.take(100).is_none(), "and only once");
 }
@@ -84,8 +72,8 @@ fn an_end_with_nothing_delivered_moves_progress_without_records() {
 #[test]
 fn the_first_outcome_of_a_ticket_wins() {
     let mut tracker = tracker_with(0, &[0]);
-    assert!(tracker.finish(0, Outcome::Filtered, 1));
-    assert!(!tracker.finish(0, done(), 2));
+    assert!(tracker.finish(0, Outcome::Filtered));
+    assert!(!tracker.finish(0, done()));
     let prefix = tracker.take(1).expect("finished");
     assert_eq!(prefix.finished[0].outcome, Outcome::Filtered);
 }
@@ -103,7 +91,7 @@ fn offsets_beyond_32_and_near_63_bits_are_kept_whole() {
     for start in [(1_i64 << 31) - 2, (1 << 32) - 2, i64::MAX - 3] {
         let mut tracker = tracker_with(start, &[start, start + 1, start + 2]);
         for seq in 0..3 {
-            tracker.finish(seq, done(), 1);
+            tracker.finish(seq, done());
         }
         assert_eq!(tracker.contiguous(), Offset::new(start + 3));
     }
@@ -155,7 +143,7 @@ proptest! {
                 2 if !seqs.is_empty() => {
                     let (seq, offset) = seqs[pick % seqs.len()];
                     let was = naive.finished.insert(offset, true).expect("delivered");
-                    prop_assert_eq!(tracker.finish(seq, done(), 1), !was);
+                    prop_assert_eq!(tracker.finish(seq, done()), !was);
                 }
                 3 => {
                     at += gap - 1;

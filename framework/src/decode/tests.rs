@@ -43,12 +43,7 @@ fn a_closure_is_a_decoder_and_sees_the_whole_record() {
         true => Err("nothing there"),
         false => Ok(record.offset.get()),
     };
-    assert_eq!(
-        decoder
-            .decode(&record(Some(b"")))
-            .expect("there is a value"),
-        0
-    );
+    assert_eq!(decoder.decode(&record(Some(b""))).expect("there is a value"), 0);
     assert_eq!(error(&decoder, None), "nothing there");
 }
 
@@ -83,11 +78,7 @@ mod json {
     fn values_are_read_into_the_type() {
         let value = record(Some(br#"{"id": "a", "mag": 4.5, "kind": "volcanic"}"#));
         let quake = Json::<Quake>::new().decode(&value).expect("it fits");
-        let expected = Quake {
-            id: "a".into(),
-            mag: 4.5,
-            kind: Kind::Volcanic,
-        };
+        let expected = Quake { id: "a".into(), mag: 4.5, kind: Kind::Volcanic };
         assert_eq!(quake, expected);
     }
 
@@ -100,19 +91,13 @@ mod json {
         let value = record(Some(br#"{"id": "a", "mag": 1}"#));
         assert!(with_tombstones.decode(&value).expect("it fits").is_some());
         let empty = error(&with_tombstones, Some(b""));
-        assert!(
-            empty.starts_with("EOF while parsing"),
-            "an empty value is no tombstone: {empty}"
-        );
+        assert!(empty.starts_with("EOF while parsing"), "an empty value is no tombstone: {empty}");
     }
 
     #[test]
     fn messages_say_what_and_where_and_hold_nothing_of_the_payload() {
         for (text, expected) in [
-            (
-                r#"{"id": 1, "mag": 1}"#,
-                "invalid type, expected a string at line 1 column 8",
-            ),
+            (r#"{"id": 1, "mag": 1}"#, "invalid type, expected a string at line 1 column 8"),
             (
                 r#"{"id": "a", "mag": "secret, expected secret"}"#,
                 "invalid type, expected f64 at line 1 column 44",
@@ -126,19 +111,10 @@ mod json {
                 "unknown field, expected one of `id`, `mag`, `kind` at line 1 column 20",
             ),
             (r#"{"id": "a"}"#, "missing field `mag` at line 1 column 11"),
-            (
-                r#"{"id": "secret" x}"#,
-                "expected `,` or `}` at line 1 column 17",
-            ),
-            (
-                r#"{"id": "secret"#,
-                "EOF while parsing a string at line 1 column 14",
-            ),
+            (r#"{"id": "secret" x}"#, "expected `,` or `}` at line 1 column 17"),
+            (r#"{"id": "secret"#, "EOF while parsing a string at line 1 column 14"),
             ("secret", "expected value at line 1 column 1"),
-            (
-                r#"{"id": "a", "mag": 1} secret"#,
-                "trailing characters at line 1 column 23",
-            ),
+            (r#"{"id": "a", "mag": 1} secret"#, "trailing characters at line 1 column 23"),
         ] {
             let error = json_error(text);
             assert_eq!(error, expected, "{text}");

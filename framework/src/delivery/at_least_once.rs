@@ -82,13 +82,7 @@ pub(crate) struct AtLeastOnce<S> {
 
 impl<S: Sink> AtLeastOnce<S> {
     pub(crate) fn new(sink: S, commits: GroupCommits) -> Self {
-        Self {
-            sink,
-            group: Group::default(),
-            commits,
-            ordered: None,
-            written: HashMap::new(),
-        }
+        Self { sink, group: Group::default(), commits, ordered: None, written: HashMap::new() }
     }
 
     fn is_written(&self, batch: &Batch<S::Output>) -> bool {
@@ -109,8 +103,7 @@ impl<S: Sink> AtLeastOnce<S> {
         };
         if fate.is_none() {
             for span in batch.spans() {
-                self.written
-                    .insert(span.partition.clone(), (span.epoch, span.next));
+                self.written.insert(span.partition.clone(), (span.epoch, span.next));
             }
         }
         (batch, fate)
@@ -202,10 +195,8 @@ impl<S: Sink> Delivery<S::Output> for AtLeastOnce<S> {
             return (batch, fate);
         }
         let moved = batch.spans().iter().filter(|span| span.first < span.next);
-        let positions = moved.map(|span| Position {
-            partition: span.partition.clone(),
-            next: span.next,
-        });
+        let positions =
+            moved.map(|span| Position { partition: span.partition.clone(), next: span.next });
         let fate = self.store(positions.collect()).await;
         (batch, fate)
     }
@@ -257,10 +248,7 @@ mod tests {
 
     /// One record of partition 0.
     fn one(epoch: u64, offset: i64) -> Batch<i64> {
-        Batch::new(
-            vec![span(0, epoch, offset, offset + 1)],
-            vec![emits(0, offset, offset)],
-        )
+        Batch::new(vec![span(0, epoch, offset, offset + 1)], vec![emits(0, offset, offset)])
     }
 
     fn rejected() -> SinkError {
@@ -282,18 +270,12 @@ mod tests {
     async fn no_offset_moves_when_the_write_failed() {
         type Case = (fn() -> SinkError, fn(&Fate) -> bool);
         let cases: [Case; 4] = [
-            (
-                || SinkError::Retry(cause("down")),
-                |fate| matches!(fate, Fate::Aborted(_)),
-            ),
+            (|| SinkError::Retry(cause("down")), |fate| matches!(fate, Fate::Aborted(_))),
             (
                 || SinkError::Retry(cause("no table").needs_operator()),
                 |fate| matches!(fate, Fate::Stop(_)),
             ),
-            (
-                || SinkError::Fenced(cause("other")),
-                |fate| matches!(fate, Fate::Fenced(_)),
-            ),
+            (|| SinkError::Fenced(cause("other")), |fate| matches!(fate, Fate::Fenced(_))),
             (
                 || SinkError::Stop(crate::Error::sink_failed("x")),
                 |fate| matches!(fate, Fate::Stop(_)),
@@ -347,16 +329,9 @@ mod tests {
         delivery.commit(one(1, 5)).await;
         delivery.commit(one(2, 5)).await;
         assert_eq!(calls.of("write"), [[5], [5]]);
-        delivery
-            .claim(&[request(0)])
-            .await
-            .expect("the group answers");
+        delivery.claim(&[request(0)]).await.expect("the group answers");
         delivery.commit(one(2, 5)).await;
-        assert_eq!(
-            calls.of("write").len(),
-            3,
-            "a claim forgets what was written"
-        );
+        assert_eq!(calls.of("write").len(), 3, "a claim forgets what was written");
     }
 
     #[tokio::test]
@@ -452,11 +427,7 @@ mod tests {
         assert!(heard.lock().expect("no panic").is_empty());
         group.permits.add_permits(2);
         delivery.settle().await;
-        assert_eq!(
-            group.commits()[1..],
-            [vec![position(0, 5)]],
-            "2, 3, 4 were overtaken"
-        );
+        assert_eq!(group.commits()[1..], [vec![position(0, 5)]], "2, 3, 4 were overtaken");
         assert_eq!(*heard.lock().expect("no panic"), [1, 5]);
     }
 
@@ -478,12 +449,8 @@ mod tests {
         for _ in 0..100 {
             group.answer(SourceError::Retry(cause("down")));
         }
-        let mut delivery = opened(
-            takes_all(),
-            &group,
-            GroupCommits::Every(Duration::from_secs(60)),
-        )
-        .await;
+        let mut delivery =
+            opened(takes_all(), &group, GroupCommits::Every(Duration::from_secs(60))).await;
         delivery.commit(one(1, 5)).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(group.commits().len(), 1);
@@ -568,10 +535,7 @@ mod tests {
         let (moved, ()) = tokio::join!(delivery.reposition(&moves), answer);
         moved.expect("the group answers");
         delivery.settle().await;
-        assert_eq!(
-            group.commits(),
-            [vec![position(0, 6)], vec![position(0, 2)]]
-        );
+        assert_eq!(group.commits(), [vec![position(0, 6)], vec![position(0, 2)]]);
         delivery.commit(one(2, 2)).await;
         delivery.release(&[doubles::partition(0)]).await;
         let claims = delivery.claim(&[request(0), request(1)]).await;
@@ -594,15 +558,9 @@ mod tests {
             topic_id: None,
         };
         let moves = [first(0), first(1)];
-        delivery
-            .reposition(&moves)
-            .await
-            .expect("the group answers");
+        delivery.reposition(&moves).await.expect("the group answers");
         assert_eq!(group.commits(), [vec![position(1, 3)]]);
-        delivery
-            .reposition(&moves)
-            .await
-            .expect("nothing is left to do");
+        delivery.reposition(&moves).await.expect("nothing is left to do");
         assert_eq!(group.commits().len(), 1);
     }
 }

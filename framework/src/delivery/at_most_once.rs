@@ -101,11 +101,7 @@ impl<S: Sink> Delivery<S::Output> for AtMostOnce<S> {
     }
 
     async fn admit(&mut self, positions: &[Position]) -> Result<(), SinkError> {
-        self.group
-            .offsets()
-            .commit(positions)
-            .await
-            .map_err(sink_error)
+        self.group.offsets().commit(positions).await.map_err(sink_error)
     }
 
     async fn reposition(&mut self, moves: &[Move]) -> Result<(), CommitError> {
@@ -232,11 +228,7 @@ mod tests {
             let decode = (4, DeadReason::Decode);
             let offered = vec![(1, DeadReason::NotWritten), decode];
             assert_eq!(*letters.lock().expect("no panic"), [vec![decode], offered]);
-            assert_eq!(
-                calls.of("write"),
-                [vec![1], vec![]],
-                "no result is written twice"
-            );
+            assert_eq!(calls.of("write"), [vec![1], vec![]], "no result is written twice");
         }
     }
 

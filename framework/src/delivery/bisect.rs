@@ -86,9 +86,8 @@ async fn probe_without_last<S: TransactionalSink>(
     batch: Batch<S::Output>,
 ) -> (Batch<S::Output>, Probe) {
     let (spans, mut finished) = batch.into_parts();
-    let kept = finished
-        .last_mut()
-        .map(|last| std::mem::replace(&mut last.outcome, Outcome::Filtered));
+    let kept =
+        finished.last_mut().map(|last| std::mem::replace(&mut last.outcome, Outcome::Filtered));
     let without = Batch::new(spans, finished);
     let said = sink.probe(&without).await.into();
     let (spans, mut finished) = without.into_parts();

@@ -27,10 +27,7 @@ pub(crate) struct ExactlyOnce<S> {
 
 impl<S: TransactionalSink> ExactlyOnce<S> {
     pub(crate) fn new(sink: S) -> Self {
-        Self {
-            sink,
-            unexplained: 0,
-        }
+        Self { sink, unexplained: 0 }
     }
 
     async fn fate_of(
@@ -138,9 +135,7 @@ mod tests {
     use crate::sink::Rejection;
 
     fn refuse<T>(text: &str) -> Result<T, CommitError> {
-        Err(CommitError::Rejected(Rejection::of_some_record(cause(
-            text,
-        ))))
+        Err(CommitError::Rejected(Rejection::of_some_record(cause(text))))
     }
 
     /// Refuses every batch that holds this value.
@@ -241,14 +236,8 @@ mod tests {
     async fn a_probe_that_fails_otherwise_decides_the_fate() {
         type Make = fn() -> CommitError;
         let fates: [(Make, fn(&Fate) -> bool); 3] = [
-            (
-                || CommitError::Aborted(cause("deadlock")),
-                |fate| matches!(fate, Fate::Aborted(_)),
-            ),
-            (
-                || CommitError::Fenced(cause("taken over")),
-                |fate| matches!(fate, Fate::Fenced(_)),
-            ),
+            (|| CommitError::Aborted(cause("deadlock")), |fate| matches!(fate, Fate::Aborted(_))),
+            (|| CommitError::Fenced(cause("taken over")), |fate| matches!(fate, Fate::Fenced(_))),
             (
                 || CommitError::InDoubt(cause("connection lost")),
                 |fate| matches!(fate, Fate::InDoubt(_)),
@@ -286,10 +275,7 @@ mod tests {
             panic!("{fate:?}");
         };
         assert!(error.is_sink());
-        assert!(
-            error.to_string().ends_with("no single record of it: odd"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("no single record of it: odd"), "{error}");
     }
 
     #[tokio::test]

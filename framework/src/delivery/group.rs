@@ -21,23 +21,15 @@ impl Group {
 
     /// Where each partition resumes. Nothing is fenced here: the broker fences members.
     pub(super) async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<Claim>, SinkError> {
-        let partitions: Vec<PartitionId> = requests
-            .iter()
-            .map(|request| request.partition.clone())
-            .collect();
-        let committed = self
-            .offsets()
-            .committed(&partitions)
-            .await
-            .map_err(sink_error)?;
+        let partitions: Vec<PartitionId> =
+            requests.iter().map(|request| request.partition.clone()).collect();
+        let committed = self.offsets().committed(&partitions).await.map_err(sink_error)?;
         let stored = committed.into_iter().map(|offset| match offset {
             Some(offset) => Stored::At(offset),
             None => Stored::Nothing,
         });
         let claims = partitions.into_iter().zip(stored);
-        Ok(claims
-            .map(|(partition, stored)| Claim { partition, stored })
-            .collect())
+        Ok(claims.map(|(partition, stored)| Claim { partition, stored }).collect())
     }
 
     /// Stores positions. One that expects nothing stored leaves alone what is stored.
@@ -48,32 +40,19 @@ impl Group {
         if !first.is_empty() {
             let partitions: Vec<PartitionId> =
                 first.iter().map(|to| to.partition.clone()).collect();
-            let committed = self
-                .offsets()
-                .committed(&partitions)
-                .await
-                .map_err(commit_error)?;
-            let absent = first
-                .into_iter()
-                .zip(committed)
-                .filter(|(_, stored)| stored.is_none());
+            let committed = self.offsets().committed(&partitions).await.map_err(commit_error)?;
+            let absent = first.into_iter().zip(committed).filter(|(_, stored)| stored.is_none());
             positions.extend(absent.map(|(to, _)| position(to)));
         }
         if positions.is_empty() {
             return Ok(());
         }
-        self.offsets()
-            .commit(&positions)
-            .await
-            .map_err(commit_error)
+        self.offsets().commit(&positions).await.map_err(commit_error)
     }
 }
 
 fn position(to: &Move) -> Position {
-    Position {
-        partition: to.partition.clone(),
-        next: to.next,
-    }
+    Position { partition: to.partition.clone(), next: to.next }
 }
 
 pub(super) fn sink_error(error: SourceError) -> SinkError {

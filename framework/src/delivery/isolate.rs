@@ -31,10 +31,7 @@ pub(super) async fn isolate<S: Sink>(
             Err(error) => error,
         };
         if let SinkError::Rejected(rejection) = &error
-            && !rejection
-                .record
-                .as_ref()
-                .is_some_and(|record| contains(&part, record))
+            && !rejection.record.as_ref().is_some_and(|record| contains(&part, record))
             && part.len() > 1
         {
             let half = part.len() / 2;
@@ -69,10 +66,7 @@ fn fate_of_part<O>(part: &Batch<O>, error: SinkError) -> Fate {
     let blamed = rejection.record.filter(|record| contains(part, record));
     let only: Option<Coordinates> = last_record(part).filter(|_| part.len() == 1);
     match blamed.or(only) {
-        Some(record) => Fate::Rejected {
-            record,
-            cause: rejection.cause,
-        },
+        Some(record) => Fate::Rejected { record, cause: rejection.cause },
         None => Fate::Aborted(Cause::new(format_args!(
             "the sink refuses the batch's data, but no single record of it: {}",
             rejection.cause

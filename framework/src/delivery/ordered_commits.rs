@@ -72,10 +72,7 @@ impl OrderedCommits {
 
     /// The error that no repetition can mend, once.
     pub(super) fn take_error(&self) -> Option<Error> {
-        self.ended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     async fn ask(&self, request: impl FnOnce(oneshot::Sender<()>) -> Request) {
@@ -127,9 +124,9 @@ impl Keeper {
 
     fn serve(&mut self, request: Request) {
         match request {
-            Request::Put(positions) => self
-                .waiting
-                .extend(positions.into_iter().map(|p| (p.partition, p.next))),
+            Request::Put(positions) => {
+                self.waiting.extend(positions.into_iter().map(|p| (p.partition, p.next)))
+            }
             Request::Forget(partitions, reply) => {
                 for partition in &partitions {
                     self.waiting.remove(partition);
@@ -152,9 +149,8 @@ impl Keeper {
         self.hurry = false;
         self.not_before = Instant::now() + self.pace;
         let waiting = std::mem::take(&mut self.waiting).into_iter();
-        let positions: Vec<Position> = waiting
-            .map(|(partition, next)| Position { partition, next })
-            .collect();
+        let positions: Vec<Position> =
+            waiting.map(|(partition, next)| Position { partition, next }).collect();
         let group = Arc::clone(&self.group);
         self.in_flight = Some(Box::pin(async move {
             let result = group.commit(&positions).await;

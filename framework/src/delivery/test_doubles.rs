@@ -21,17 +21,11 @@ pub(super) fn partition(index: i32) -> PartitionId {
 }
 
 pub(super) fn position(index: i32, next: i64) -> Position {
-    Position {
-        partition: partition(index),
-        next: Offset::new(next),
-    }
+    Position { partition: partition(index), next: Offset::new(next) }
 }
 
 pub(super) fn request(index: i32) -> ClaimRequest {
-    ClaimRequest {
-        partition: partition(index),
-        topic_id: None,
-    }
+    ClaimRequest { partition: partition(index), topic_id: None }
 }
 
 pub(super) fn context(dead_letters: DeadLetters) -> SinkContext {
@@ -153,10 +147,7 @@ impl GroupOffsets for Group {
     }
 
     async fn commit(&self, positions: &[Position]) -> Result<(), SourceError> {
-        self.commits
-            .lock()
-            .expect("no panic")
-            .push(positions.to_vec());
+        self.commits.lock().expect("no panic").push(positions.to_vec());
         let permit = self.permits.acquire().await.expect("never closed");
         permit.forget();
         if let Some(error) = self.answers.lock().expect("no panic").pop_front() {
@@ -198,10 +189,7 @@ impl PlainSink {
     pub(super) fn new(
         rule: impl FnMut(&Batch<i64>) -> Result<(), SinkError> + Send + 'static,
     ) -> Self {
-        Self {
-            calls: Calls::default(),
-            rule: Box::new(rule),
-        }
+        Self { calls: Calls::default(), rule: Box::new(rule) }
     }
 }
 
@@ -254,10 +242,7 @@ impl TransactionalSink for RuledSink {
     }
 
     fn describe(&self) -> SinkDescription {
-        SinkDescription {
-            bound_to: self.bound_to,
-            ..SinkDescription::default()
-        }
+        SinkDescription { bound_to: self.bound_to, ..SinkDescription::default() }
     }
 
     async fn claim(&mut self, _: &[ClaimRequest]) -> Result<Vec<Claim>, SinkError> {

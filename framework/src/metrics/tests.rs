@@ -62,13 +62,8 @@ impl HistogramFn for Cell {
 
 impl Memory {
     fn cell(&self, kind: Kind, key: &Key) -> Arc<Cell> {
-        self.kinds
-            .lock()
-            .expect("no panic")
-            .push((kind, key.clone()));
-        let labels = key
-            .labels()
-            .map(|label| format!("{}={}", label.key(), label.value()));
+        self.kinds.lock().expect("no panic").push((kind, key.clone()));
+        let labels = key.labels().map(|label| format!("{}={}", label.key(), label.value()));
         let labels: Vec<String> = labels.collect();
         Arc::new(Cell {
             key: format!("{}{{{}}}", key.name(), labels.join(",")),
@@ -113,11 +108,7 @@ fn record_everything() {
     let meter = Meter::new("g");
     meter.delivered(3);
     meter.delivered(4);
-    meter.stored(Stored {
-        records: 5,
-        outputs: 6,
-        filtered: 1,
-    });
+    meter.stored(Stored { records: 5, outputs: 6, filtered: 1 });
     meter.replayed(2);
     meter.retried(1);
     meter.dead_lettered(DeadReason::Decode, 1);
@@ -157,16 +148,12 @@ fn recorded() -> Memory {
 #[test]
 fn every_metric_of_the_table_is_described_and_recorded_and_no_other() {
     let memory = recorded();
-    let mut table: Vec<(Kind, String)> = TABLE
-        .iter()
-        .map(|metric| (metric.kind, metric.name.to_owned()))
-        .collect();
+    let mut table: Vec<(Kind, String)> =
+        TABLE.iter().map(|metric| (metric.kind, metric.name.to_owned())).collect();
     assert_eq!(*memory.described.lock().expect("no panic"), table);
     let kinds = memory.kinds.lock().expect("no panic");
-    let mut recorded: Vec<(Kind, String)> = kinds
-        .iter()
-        .map(|(kind, key)| (*kind, key.name().to_owned()))
-        .collect();
+    let mut recorded: Vec<(Kind, String)> =
+        kinds.iter().map(|(kind, key)| (*kind, key.name().to_owned())).collect();
     table.sort_by(|a, b| a.1.cmp(&b.1));
     recorded.sort_by(|a, b| a.1.cmp(&b.1));
     recorded.dedup();
@@ -180,12 +167,7 @@ fn every_metric_has_the_labels_of_the_table_and_the_group() {
         let metric = TABLE.iter().find(|metric| metric.name == key.name());
         let metric = metric.expect("it is in the table");
         let labels: Vec<&str> = key.labels().map(|label| label.key()).collect();
-        assert_eq!(
-            labels,
-            [&["group"], metric.labels].concat(),
-            "{}",
-            metric.name
-        );
+        assert_eq!(labels, [&["group"], metric.labels].concat(), "{}", metric.name);
     }
 }
 
@@ -219,14 +201,8 @@ fn numbers_arrive_in_the_unit_of_the_table() {
         ("tidegate_pinned_bytes{group=g}", 1_000.0),
         ("tidegate_lag_records{group=g,topic=t,partition=2}", 10.0),
         ("tidegate_lag_seconds{group=g,topic=t,partition=2}", 3.0),
-        (
-            "tidegate_contiguous_offset{group=g,topic=t,partition=2}",
-            95.0,
-        ),
-        (
-            "tidegate_guarantee_info{group=g,sink=memory,mode=exactly-once}",
-            1.0,
-        ),
+        ("tidegate_contiguous_offset{group=g,topic=t,partition=2}", 95.0),
+        ("tidegate_guarantee_info{group=g,sink=memory,mode=exactly-once}", 1.0),
     ] {
         assert_eq!(values.get(key), Some(&value), "{key}");
     }

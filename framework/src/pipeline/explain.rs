@@ -60,10 +60,9 @@ fn flow<O>(job: &Job<O>) -> Vec<Entry> {
     let source = job.source.describe();
     let sink = job.delivery.describe();
     let mut entries = vec![end("source", &source.kind, &source.target, source.notes)];
-    entries.extend(job.steps.iter().map(|step| Entry {
-        label: step.verb,
-        lines: vec![step.detail.clone()],
-    }));
+    entries.extend(
+        job.steps.iter().map(|step| Entry { label: step.verb, lines: vec![step.detail.clone()] }),
+    );
     entries.push(end("sink", &sink.kind, &sink.target, sink.notes));
     entries
 }
@@ -91,11 +90,7 @@ fn bounds<O>(job: &Job<O>) -> Vec<Entry> {
         line("on failure", job.policy.to_string()),
         line(
             "in flight",
-            format!(
-                "up to {} records or {}",
-                s.in_flight_records,
-                size(s.in_flight_bytes)
-            ),
+            format!("up to {} records or {}", s.in_flight_records, size(s.in_flight_bytes)),
         ),
         line(
             "one record",
@@ -161,13 +156,7 @@ fn promise<O>(job: &Job<O>) -> Vec<Entry> {
     if job.order == Order::Unordered {
         gaps.push("records of one key may run at the same time and in any order".to_owned());
     }
-    vec![
-        line("guarantee", promise),
-        Entry {
-            label: "not covered",
-            lines: gaps,
-        },
-    ]
+    vec![line("guarantee", promise), Entry { label: "not covered", lines: gaps }]
 }
 
 fn pace(commits: Option<&GroupCommits>) -> String {
@@ -179,18 +168,13 @@ fn pace(commits: Option<&GroupCommits>) -> String {
 }
 
 fn line(label: &'static str, text: String) -> Entry {
-    Entry {
-        label,
-        lines: vec![text],
-    }
+    Entry { label, lines: vec![text] }
 }
 
 /// Bytes in the largest binary unit that divides them.
 fn size(bytes: usize) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let fit = units
-        .into_iter()
-        .find(|(shift, _)| bytes != 0 && bytes.is_multiple_of(1 << shift));
+    let fit = units.into_iter().find(|(shift, _)| bytes != 0 && bytes.is_multiple_of(1 << shift));
     match fit {
         Some((shift, unit)) => format!("{} {unit}", bytes >> shift),
         None => format!("{bytes} bytes"),

@@ -112,13 +112,7 @@ impl Pipeline {
 
     /// Reads from this source.
     pub fn from<S: Source>(self, source: S) -> Pipeline<Records<Undecoded>> {
-        Pipeline {
-            stage: Records {
-                source: Box::new(source),
-                read: Undecoded,
-            },
-            plan: self.plan,
-        }
+        Pipeline { stage: Records { source: Box::new(source), read: Undecoded }, plan: self.plan }
     }
 }
 
@@ -130,14 +124,8 @@ impl<S> Pipeline<S> {
         detail: impl Into<String>,
         next: impl FnOnce(S) -> N,
     ) -> Pipeline<N> {
-        self.plan.steps.push(StepLine {
-            verb,
-            detail: detail.into(),
-        });
-        Pipeline {
-            stage: next(self.stage),
-            plan: self.plan,
-        }
+        self.plan.steps.push(StepLine { verb, detail: detail.into() });
+        Pipeline { stage: next(self.stage), plan: self.plan }
     }
 }
 

@@ -31,9 +31,7 @@ const NAME_MAX: usize = 200;
 
 /// Checks the name of a pipeline, which is also the consumer group.
 pub(super) fn check_group(name: &str) -> Result<(), Error> {
-    check("name", name, "visible ASCII characters", |c| {
-        c.is_ascii_graphic()
-    })
+    check("name", name, "visible ASCII characters", |c| c.is_ascii_graphic())
 }
 
 /// Checks the name of an instance: the broker allows the characters of topic names.

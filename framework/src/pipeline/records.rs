@@ -52,9 +52,7 @@ impl<R: Read> Pipeline<Records<R>> {
         O: Send + 'static,
         E: Into<BoxError>,
     {
-        self.step("try map", into_type::<O>(), |stage| {
-            stage.called_by(function)
-        })
+        self.step("try map", into_type::<O>(), |stage| stage.called_by(function))
     }
 
     /// Any number of results for each record. They are taken lazily: over the limits of one record
@@ -66,9 +64,7 @@ impl<R: Read> Pipeline<Records<R>> {
         I: IntoIterator,
         I::Item: Send + 'static,
     {
-        self.step("flat map", into_type::<I::Item>(), |stage| {
-            stage.called_by(function)
-        })
+        self.step("flat map", into_type::<I::Item>(), |stage| stage.called_by(function))
     }
 
     /// Any number of results for each record, emitted by the function itself through its
@@ -80,9 +76,7 @@ impl<R: Read> Pipeline<Records<R>> {
         O: Send + 'static,
         E: Into<BoxError>,
     {
-        self.step("process", into_type::<O>(), |stage| {
-            stage.called_by(function)
-        })
+        self.step("process", into_type::<O>(), |stage| stage.called_by(function))
     }
 
     /// As [`try_map`](Self::try_map), for a function that waits for something outside: up to
@@ -98,9 +92,7 @@ impl<R: Read> Pipeline<Records<R>> {
         O: Send + 'static,
         E: Into<BoxError>,
     {
-        self.step("map async", into_type::<O>(), |stage| {
-            stage.awaited_by(function)
-        })
+        self.step("map async", into_type::<O>(), |stage| stage.awaited_by(function))
     }
 
     /// As [`process`](Self::process), for a function that waits; see [`map_async`](Self::map_async).
@@ -112,33 +104,20 @@ impl<R: Read> Pipeline<Records<R>> {
         O: Send + 'static,
         E: Into<BoxError>,
     {
-        self.step("process async", into_type::<O>(), |stage| {
-            stage.awaited_by(function)
-        })
+        self.step("process async", into_type::<O>(), |stage| stage.awaited_by(function))
     }
 }
 
 impl<R> Records<R> {
     fn read_by<K, F>(self, function: F) -> Records<Step<K, R, F>> {
-        Records {
-            source: self.source,
-            read: Step::new(self.read, function),
-        }
+        Records { source: self.source, read: Step::new(self.read, function) }
     }
 
     fn called_by<K, F>(self, function: F) -> Results<Now<Step<K, R, F>>, Whole> {
-        Results {
-            source: self.source,
-            head: Now(Step::new(self.read, function)),
-            tail: Whole,
-        }
+        Results { source: self.source, head: Now(Step::new(self.read, function)), tail: Whole }
     }
 
     fn awaited_by<K, F>(self, function: F) -> Results<Step<K, R, F>, Whole> {
-        Results {
-            source: self.source,
-            head: Step::new(self.read, function),
-            tail: Whole,
-        }
+        Results { source: self.source, head: Step::new(self.read, function), tail: Whole }
     }
 }

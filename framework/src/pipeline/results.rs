@@ -31,9 +31,7 @@ impl<H: Head, T: Tail<H::Item>> Pipeline<Results<H, T>> {
         I: IntoIterator,
         I::Item: Send + 'static,
     {
-        self.step("flat map", into_type::<I::Item>(), |stage| {
-            stage.passed_by(function)
-        })
+        self.step("flat map", into_type::<I::Item>(), |stage| stage.passed_by(function))
     }
 
     /// Every record's results exactly once: the sink stores results and progress in one step.
@@ -102,10 +100,6 @@ impl<H: Head, T: Tail<H::Item>> Pipeline<Results<H, T>> {
 
 impl<H, T> Results<H, T> {
     fn passed_by<K, F>(self, function: F) -> Results<H, Step<K, T, F>> {
-        Results {
-            source: self.source,
-            head: self.head,
-            tail: Step::new(self.tail, function),
-        }
+        Results { source: self.source, head: self.head, tail: Step::new(self.tail, function) }
     }
 }

@@ -71,10 +71,7 @@ struct Anything<O> {
 
 impl<O> Anything<O> {
     fn new() -> Self {
-        Self {
-            bound_to: None,
-            measure: |_| 1,
-        }
+        Self { bound_to: None, measure: |_| 1 }
     }
 
     fn description(&self) -> SinkDescription {
@@ -245,11 +242,7 @@ fn flat_map_keeps_the_order_and_an_empty_one_is_not_filtered() {
 fn process_emits_through_its_context_and_knows_the_call() {
     let job = ended(text().process(|record, context| {
         context.emit(record.value.clone());
-        context.emit(format!(
-            "{} call {}",
-            context.coordinates(),
-            context.attempt()
-        ));
+        context.emit(format!("{} call {}", context.coordinates(), context.attempt()));
         match context.attempt() {
             1 => Err("not yet"),
             _ => Ok(()),
@@ -259,11 +252,7 @@ fn process_emits_through_its_context_and_knows_the_call() {
     let Attempt::Done(Some(outputs)) = call(&job, "a", 2) else {
         panic!("the second call succeeds");
     };
-    assert_eq!(
-        outputs.as_slice(),
-        ["a", "t/3/7 call 2"],
-        "nothing is left of the first call"
-    );
+    assert_eq!(outputs.as_slice(), ["a", "t/3/7 call 2"], "nothing is left of the first call");
 }
 
 #[test]
@@ -281,11 +270,7 @@ fn a_raw_stream_is_the_record_itself() {
     };
     function(&given, 1);
     let expected = std::ptr::from_ref(&*given).addr();
-    assert_eq!(
-        *seen.lock().expect("no panic"),
-        [expected],
-        "nothing is copied"
-    );
+    assert_eq!(*seen.lock().expect("no panic"), [expected], "nothing is copied");
 }
 
 #[test]
@@ -304,11 +289,7 @@ fn records_are_filtered_before_and_after_decoding() {
             .map(|record| record.value.clone()),
     );
     assert_eq!(results(&job, ""), None);
-    assert_eq!(
-        decoded.load(Ordering::SeqCst),
-        0,
-        "what is filtered is not decoded"
-    );
+    assert_eq!(decoded.load(Ordering::SeqCst), 0, "what is filtered is not decoded");
     assert_eq!(results(&job, "no"), None);
     assert_eq!(results(&job, "yes"), some(["yes".to_owned()]));
 }
@@ -324,25 +305,13 @@ fn results_go_through_further_steps_in_order() {
             .map(|n| n * 10),
     );
     assert_eq!(results(&job, "a2b1c0"), some([20, 20, 10]));
-    assert_eq!(
-        results(&job, "abc"),
-        None,
-        "every result was filtered, so the record was"
-    );
-    assert_eq!(
-        results(&job, "0"),
-        some([]),
-        "nothing came of it, but nothing was filtered"
-    );
+    assert_eq!(results(&job, "abc"), None, "every result was filtered, so the record was");
+    assert_eq!(results(&job, "0"), some([]), "nothing came of it, but nothing was filtered");
 }
 
 #[test]
 fn what_cannot_be_decoded_fails_for_good_and_the_function_is_not_called() {
-    let job = ended(
-        raw()
-            .decode(Utf8)
-            .map(|_| -> u8 { panic!("it is not called") }),
-    );
+    let job = ended(raw().decode(Utf8).map(|_| -> u8 { panic!("it is not called") }));
     let Process::Sync(function) = &job.process else {
         panic!("it is sync");
     };
@@ -386,37 +355,22 @@ fn a_record_that_emits_without_end_fails_at_the_limit() {
 
 #[test]
 fn exactly_the_limit_is_allowed() {
-    let job = ended(
-        text()
-            .outputs_per_record(3)
-            .flat_map(|r| r.value.clone().into_bytes()),
-    );
+    let job = ended(text().outputs_per_record(3).flat_map(|r| r.value.clone().into_bytes()));
     assert_eq!(results(&job, "abc").map(|all| all.len()), Some(3));
     assert_eq!(failure(&job, "abcd").reason, DeadReason::TooLarge);
 }
 
 #[test]
 fn bytes_are_limited_as_the_sink_measures_them() {
-    let sink = || Anything {
-        bound_to: None,
-        measure: String::len,
-    };
+    let sink = || Anything { bound_to: None, measure: String::len };
     let job = text()
         .output_bytes_per_record(10)
         .flat_map(|record| [record.value.clone(), record.value.clone()])
         .exactly_once(sink());
     assert_eq!(results(&job, "12345").map(|all| all.len()), Some(2));
     let failure = failure(&job, "123456");
-    assert!(
-        failure.error.contains("2 results of 12 bytes"),
-        "{}",
-        failure.error
-    );
-    assert!(
-        failure.error.contains("output_bytes_per_record 10 bytes"),
-        "{}",
-        failure.error
-    );
+    assert!(failure.error.contains("2 results of 12 bytes"), "{}", failure.error);
+    assert!(failure.error.contains("output_bytes_per_record 10 bytes"), "{}", failure.error);
 }
 
 /// Counts how many of it are alive.
@@ -454,11 +408,7 @@ fn memory_is_bounded_however_much_a_function_emits_by_itself() {
 #[test]
 fn limits_hold_behind_further_steps_too() {
     let job = ended(
-        text()
-            .outputs_per_record(10)
-            .map(|_| 0_u64)
-            .flat_map(|_| 0_u64..)
-            .flat_map(|_| 0_u64..),
+        text().outputs_per_record(10).map(|_| 0_u64).flat_map(|_| 0_u64..).flat_map(|_| 0_u64..),
     );
     assert_eq!(failure(&job, "").reason, DeadReason::TooLarge);
     let job = ended(
@@ -467,11 +417,7 @@ fn limits_hold_behind_further_steps_too() {
             .flat_map(|_| 0_u64..1_000_000)
             .filter(|n| n.is_multiple_of(100_000)),
     );
-    assert_eq!(
-        results(&job, "").map(|all| all.len()),
-        Some(10),
-        "only what comes out counts"
-    );
+    assert_eq!(results(&job, "").map(|all| all.len()), Some(10), "only what comes out counts");
 }
 
 #[test]
@@ -493,10 +439,7 @@ fn async_functions_go_the_same_way() {
     assert_eq!(results(&job, "xx"), None);
     assert_eq!(results(&job, "no"), None);
     let failed = failure(&job, "bad");
-    assert_eq!(
-        (failed.reason, failed.error.as_str()),
-        (DeadReason::Process, "bad")
-    );
+    assert_eq!((failed.reason, failed.error.as_str()), (DeadReason::Process, "bad"));
     let job = ended(
         raw().map_async(|record: Arc<Record>| async move { Ok::<_, Error>(record.offset.get()) }),
     );
@@ -531,14 +474,10 @@ fn an_async_function_may_emit_by_itself_until_it_ends() {
     let late: Emitter<u8> = kept.lock().expect("no panic").take().expect("it was kept");
     late.emit(b'z');
     assert_eq!(failure(&job, "bad").error, "bad");
-    let job = ended(
-        text()
-            .outputs_per_record(2)
-            .process_async(|_, emitter| async move {
-                (0..1_000).for_each(|n| emitter.emit(n));
-                Ok::<(), Error>(())
-            }),
-    );
+    let job = ended(text().outputs_per_record(2).process_async(|_, emitter| async move {
+        (0..1_000).for_each(|n| emitter.emit(n));
+        Ok::<(), Error>(())
+    }));
     assert_eq!(failure(&job, "").reason, DeadReason::TooLarge);
 }
 
@@ -586,12 +525,7 @@ fn settings_are_taken_at_every_stage() {
     assert_eq!((limits.in_flight_records, limits.in_flight_bytes), (10, 20));
     assert_eq!(limits.commit_interval, Duration::from_millis(5));
     assert_eq!(limits.commit_records, 6);
-    let seconds = [
-        limits.drain_max,
-        limits.stop_max,
-        limits.claim_max,
-        limits.start_max,
-    ];
+    let seconds = [limits.drain_max, limits.stop_max, limits.claim_max, limits.start_max];
     assert_eq!(seconds.map(|d| d.as_secs()), [1, 2, 3, 4]);
     assert_eq!(limits.stuck_after, Duration::from_secs(5));
     assert_eq!(job.order, Order::ByKey);
@@ -617,9 +551,7 @@ fn what_cannot_work_is_refused_by_the_name_of_its_setting() {
     assert!(refusal(&job).starts_with("threads: 0 is out of range"));
     for pace in [Duration::ZERO, Duration::from_secs(3_601)] {
         let commits = GroupCommits::Every(pace);
-        let job = raw()
-            .map(|_| 1)
-            .at_least_once_with(Anything::new(), commits);
+        let job = raw().map(|_| 1).at_least_once_with(Anything::new(), commits);
         assert!(refusal(&job).starts_with("at_least_once_with: "));
     }
     let hook = GroupCommits::Async(CommitHook::none());
@@ -690,43 +622,20 @@ pipeline quakes, instance pod-1
 
 #[test]
 fn every_guarantee_says_what_it_does_not_cover() {
-    let pipeline = || {
-        raw()
-            .order(Order::Unordered)
-            .map_async(|_| async { Ok::<_, Error>(1) })
-    };
+    let pipeline = || raw().order(Order::Unordered).map_async(|_| async { Ok::<_, Error>(1) });
     let every = GroupCommits::Every(Duration::from_secs(2));
     let texts = [
-        pipeline()
-            .exactly_once(Anything::new())
-            .explain()
-            .to_string(),
-        pipeline()
-            .at_least_once_with(Anything::new(), every)
-            .explain()
-            .to_string(),
-        pipeline()
-            .at_most_once(Anything::new())
-            .explain()
-            .to_string(),
+        pipeline().exactly_once(Anything::new()).explain().to_string(),
+        pipeline().at_least_once_with(Anything::new(), every).explain().to_string(),
+        pipeline().at_most_once(Anything::new()).explain().to_string(),
     ];
     for text in &texts {
         assert!(text.contains("user code may run more than once"), "{text}");
-        assert!(
-            text.contains("may run at the same time and in any order"),
-            "{text}"
-        );
+        assert!(text.contains("may run at the same time and in any order"), "{text}");
         assert!(text.contains("tasks, up to 256 at the same time"), "{text}");
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 100),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }
     let words: Vec<&str> = texts[1].split_whitespace().collect();
-    assert!(
-        words.join(" ").contains("committed, at least 2s apart"),
-        "{}",
-        texts[1]
-    );
+    assert!(words.join(" ").contains("committed, at least 2s apart"), "{}", texts[1]);
     assert!(texts[2].contains("results are missing"), "{}", texts[2]);
 }

@@ -14,10 +14,7 @@ pub(super) struct Bell {
 
 impl Bell {
     pub(super) fn new(wake: Arc<Notify>) -> Self {
-        Self {
-            rung: AtomicBool::new(false),
-            wake,
-        }
+        Self { rung: AtomicBool::new(false), wake }
     }
 
     /// Called after something was put where the engine takes it.

@@ -80,12 +80,7 @@ impl<O: Send + 'static> Inline<O> {
         begun
             .filter_map(|(worker, job)| {
                 let call = job.call.as_ref()?;
-                Some(Running {
-                    worker,
-                    key: job.key,
-                    seq: call.seq,
-                    since: call.since,
-                })
+                Some(Running { worker, key: job.key, seq: call.seq, since: call.since })
             })
             .collect()
     }

@@ -143,13 +143,7 @@ impl Standing {
     /// At the first record; `None` if the job is empty.
     fn at_start_of(job: &Job, since: Instant) -> Option<Self> {
         let (first, last) = (job.tickets.first()?.seq, job.tickets.last()?.seq);
-        Some(Self {
-            key: job.key,
-            first,
-            last,
-            seq: first,
-            since,
-        })
+        Some(Self { key: job.key, first, last, seq: first, since })
     }
 
     fn covers(&self, key: LaneKey, seq: u64) -> bool {
@@ -157,12 +151,7 @@ impl Standing {
     }
 
     fn running(&self, worker: usize) -> Running {
-        Running {
-            worker,
-            key: self.key,
-            seq: self.seq,
-            since: self.since,
-        }
+        Running { worker, key: self.key, seq: self.seq, since: self.since }
     }
 }
 
@@ -172,19 +161,11 @@ fn forget<O>(finished: &mut Vec<Completion<O>>, key: LaneKey, seq: u64) {
 }
 
 fn not_started<O>(key: LaneKey, seq: u64) -> Completion<O> {
-    Completion {
-        key,
-        seq,
-        said: Said::NotStarted,
-    }
+    Completion { key, seq, said: Said::NotStarted }
 }
 
 fn attempted<O>(key: LaneKey, seq: u64, attempt: Attempt<O>) -> Completion<O> {
-    Completion {
-        key,
-        seq,
-        said: Said::Attempt(attempt),
-    }
+    Completion { key, seq, said: Said::Attempt(attempt) }
 }
 
 /// A panic as a failure. It may be a passing one, so it is worth another call.

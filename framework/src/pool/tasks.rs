@@ -45,10 +45,7 @@ impl<O: Send + 'static> Tasks<O> {
             shared: Arc::new(Shared {
                 function,
                 bell,
-                state: Mutex::new(State {
-                    finished: Vec::new(),
-                    out: HashMap::new(),
-                }),
+                state: Mutex::new(State { finished: Vec::new(), out: HashMap::new() }),
             }),
             runtime: Handle::current(),
             started: 0,
@@ -78,18 +75,14 @@ impl<O: Send + 'static> Tasks<O> {
     pub(super) fn running(&self) -> Vec<Running> {
         let state = self.shared.lock();
         let running = state.out.iter();
-        running
-            .map(|(task, out)| out.standing.running(*task))
-            .collect()
+        running.map(|(task, out)| out.standing.running(*task)).collect()
     }
 
     pub(super) fn replace(&mut self, key: LaneKey, seq: u64) -> Replaced {
         let mut state = self.shared.lock();
         forget(&mut state.finished, key, seq);
-        let task = state
-            .out
-            .iter()
-            .find_map(|(task, out)| out.standing.covers(key, seq).then_some(*task));
+        let task =
+            state.out.iter().find_map(|(task, out)| out.standing.covers(key, seq).then_some(*task));
         let Some(out) = task.and_then(|task| state.out.remove(&task)) else {
             return Replaced::NotOut;
         };

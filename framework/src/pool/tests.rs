@@ -27,11 +27,7 @@ fn record(offset: i64) -> Arc<RawRecord> {
 }
 
 fn lane(lane: u32) -> LaneKey {
-    LaneKey {
-        slot: 0,
-        epoch: Epoch::new(1),
-        lane,
-    }
+    LaneKey { slot: 0, epoch: Epoch::new(1), lane }
 }
 
 /// A job of this lane; sequence numbers and offsets are the same.
@@ -45,11 +41,7 @@ fn gated(at: u32, seqs: impl IntoIterator<Item = u64>, gate: &Arc<Gate>) -> Job 
         attempt: 1,
         record: record(i64::try_from(seq).expect("small")),
     });
-    Job {
-        key: lane(at),
-        gate: Arc::clone(gate),
-        tickets: tickets.collect(),
-    }
+    Job { key: lane(at), gate: Arc::clone(gate), tickets: tickets.collect() }
 }
 
 fn done(value: i64) -> Attempt<i64> {
@@ -57,11 +49,7 @@ fn done(value: i64) -> Attempt<i64> {
 }
 
 fn failed() -> Attempt<i64> {
-    Attempt::Failed(Failure {
-        reason: DeadReason::Process,
-        error: "no".into(),
-        retriable: true,
-    })
+    Attempt::Failed(Failure { reason: DeadReason::Process, error: "no".into(), retriable: true })
 }
 
 fn sync(function: Arc<Function>) -> Process<i64> {
@@ -78,11 +66,7 @@ impl Tested {
     fn threads(threads: usize, function: Arc<Function>) -> Self {
         let wake = Arc::new(Notify::new());
         let pool = Pool::start(threads, sync(function), Arc::clone(&wake)).expect("threads start");
-        Self {
-            kind: "threads",
-            pool,
-            wake,
-        }
+        Self { kind: "threads", pool, wake }
     }
 
     fn tasks(function: Arc<Function>) -> Self {
@@ -92,20 +76,12 @@ impl Tested {
             Box::pin(async move { function(&record, attempt) })
         }));
         let pool = Pool::start(1, process, Arc::clone(&wake)).expect("no thread to start");
-        Self {
-            kind: "tasks",
-            pool,
-            wake,
-        }
+        Self { kind: "tasks", pool, wake }
     }
 
     fn inline(seed: u64, function: Arc<Function>) -> Self {
         let wake = Arc::new(Notify::new());
-        Self {
-            kind: "inline",
-            pool: Pool::inline(sync(function), seed, Arc::clone(&wake)),
-            wake,
-        }
+        Self { kind: "inline", pool: Pool::inline(sync(function), seed, Arc::clone(&wake)), wake }
     }
 
     /// All three kinds with this function.
@@ -213,12 +189,7 @@ async fn a_failure_ends_the_run_and_the_rest_comes_back_with_it() {
     }) {
         tested.pool.submit(vec![job(0, 1..=5)]);
         let finished = tested.finish(3).await;
-        assert_eq!(
-            said(&finished),
-            [(1, 1), (2, -1), (3, -2)],
-            "{}",
-            tested.kind
-        );
+        assert_eq!(said(&finished), [(1, 1), (2, -1), (3, -2)], "{}", tested.kind);
         assert!(tested.pool.running().is_empty());
     }
 }
@@ -247,12 +218,7 @@ async fn a_closed_gate_stops_a_job_between_two_records() {
         let mut tested = pools.into_iter().nth(kind).expect("there are three");
         tested.pool.submit(vec![gated(0, 1..=4, &gate)]);
         let finished = tested.finish(3).await;
-        assert_eq!(
-            said(&finished),
-            [(1, 1), (2, 2), (3, -2)],
-            "{}",
-            tested.kind
-        );
+        assert_eq!(said(&finished), [(1, 1), (2, 2), (3, -2)], "{}", tested.kind);
         tested.pool.submit(vec![gated(0, 3..=4, &gate)]);
         let finished = tested.finish(1).await;
         assert_eq!(said(&finished), [(3, -2)], "{}", tested.kind);
@@ -274,9 +240,7 @@ async fn a_panic_is_a_failure_with_its_message_and_the_worker_lives_on() {
         3 => panic_any(Bomb),
         offset => done(offset),
     }) {
-        tested
-            .pool
-            .submit((1..=40).map(|seq| job(seq, [u64::from(seq)])).collect());
+        tested.pool.submit((1..=40).map(|seq| job(seq, [u64::from(seq)])).collect());
         let finished = tested.finish(40).await;
         let mut texts: Vec<String> = Vec::new();
         for completion in finished {
@@ -363,12 +327,7 @@ async fn what_an_abandoned_job_had_finished_behind_the_record_is_forgotten() {
     let (barrier, function) = held_at(3);
     let mut tested = Tested::threads(1, function);
     tested.pool.submit(vec![job(0, 1..=4)]);
-    while tested
-        .pool
-        .running()
-        .first()
-        .is_none_or(|running| running.seq != 3)
-    {
+    while tested.pool.running().first().is_none_or(|running| running.seq != 3) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(tested.pool.replace(lane(0), 2), Replaced::Yes);
@@ -384,11 +343,7 @@ async fn a_pool_never_has_more_hung_workers_than_threads_and_takes_them_back() {
         tested.pool.submit(vec![job(at, [0])]);
         tested.until_running(1).await;
         let replaced = tested.pool.replace(lane(at), 0);
-        let expected = if at < 2 {
-            Replaced::Yes
-        } else {
-            Replaced::Shrunk
-        };
+        let expected = if at < 2 { Replaced::Yes } else { Replaced::Shrunk };
         assert_eq!(replaced, expected, "hung worker {at}");
     }
     tested.pool.submit(vec![job(9, [9])]);
@@ -415,11 +370,7 @@ async fn a_shutdown_leaves_a_stuck_worker_behind_and_says_so() {
     assert_eq!((left[0].key, left[0].seq), (lane(0), 1));
     tested.pool.submit(vec![job(1, [5])]);
     barrier.open();
-    assert_eq!(
-        said(&tested.finish(2).await),
-        [(1, 1), (2, -2)],
-        "what was not started never runs"
-    );
+    assert_eq!(said(&tested.finish(2).await), [(1, 1), (2, -2)], "what was not started never runs");
 }
 
 #[tokio::test]
@@ -469,11 +420,7 @@ async fn a_hung_task_is_aborted_and_its_lane_goes_on() {
     }));
     let wake = Arc::new(Notify::new());
     let pool = Pool::start(1, process, Arc::clone(&wake)).expect("no thread to start");
-    let mut tested = Tested {
-        kind: "tasks",
-        pool,
-        wake,
-    };
+    let mut tested = Tested { kind: "tasks", pool, wake };
     tested.pool.submit(vec![job(0, 1..=4), job(1, 7..=8)]);
     let mut finished = said(&tested.finish(3).await);
     finished.sort_unstable();
@@ -501,14 +448,8 @@ async fn many_tasks_wait_at_the_same_time() {
     }));
     let wake = Arc::new(Notify::new());
     let pool = Pool::start(1, process, Arc::clone(&wake)).expect("no thread to start");
-    let mut tested = Tested {
-        kind: "tasks",
-        pool,
-        wake,
-    };
-    tested
-        .pool
-        .submit((0..100).map(|at| job(at, [at.into()])).collect());
+    let mut tested = Tested { kind: "tasks", pool, wake };
+    tested.pool.submit((0..100).map(|at| job(at, [at.into()])).collect());
     tested.until_running(100).await;
     while open.receiver_count() < 100 {
         tokio::task::yield_now().await;
@@ -584,14 +525,9 @@ async fn an_inline_pool_waits_for_async_functions_without_threads() {
         })
     }));
     let wake = Arc::new(Notify::new());
-    let mut tested = Tested {
-        kind: "inline",
-        pool: Pool::inline(process, 3, Arc::clone(&wake)),
-        wake,
-    };
-    tested
-        .pool
-        .submit((0..3).map(|at| job(at, [at.into()])).collect());
+    let mut tested =
+        Tested { kind: "inline", pool: Pool::inline(process, 3, Arc::clone(&wake)), wake };
+    tested.pool.submit((0..3).map(|at| job(at, [at.into()])).collect());
     let finished = tested.finish(1).await;
     assert_eq!(said(&finished), [(2, 2)]);
     let mut nothing = Vec::new();

@@ -191,11 +191,7 @@ impl<O: Send + 'static> Threads<O> {
         self.started += 1;
         let desk = Arc::new(Desk {
             worker,
-            state: Mutex::new(DeskState {
-                finished: Vec::new(),
-                standing: None,
-                duty: Duty::On,
-            }),
+            state: Mutex::new(DeskState { finished: Vec::new(), standing: None, duty: Duty::On }),
         });
         self.desks.push(Arc::clone(&desk));
         let shared = Arc::clone(&self.shared);
@@ -249,10 +245,7 @@ impl<O> Shared<O> {
                 return Some(job);
             }
             queue.idle += 1;
-            queue = self
-                .changed
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
             queue.idle -= 1;
         }
     }

@@ -44,14 +44,7 @@ pub(super) struct Collector<O> {
 
 impl<O> Collector<O> {
     pub(super) fn new(bounds: Bounds<O>) -> Self {
-        Self {
-            bounds,
-            outputs: Outputs::None,
-            count: 0,
-            bytes: 0,
-            withheld: false,
-            over: false,
-        }
+        Self { bounds, outputs: Outputs::None, count: 0, bytes: 0, withheld: false, over: false }
     }
 
     /// What the call said. A record over its limits failed whatever the function answered.
@@ -75,11 +68,7 @@ impl<O> Collector<O> {
             self.bounds.outputs_per_record,
             self.bounds.output_bytes_per_record,
         );
-        Failure {
-            reason: DeadReason::TooLarge,
-            error,
-            retriable: false,
-        }
+        Failure { reason: DeadReason::TooLarge, error, retriable: false }
     }
 }
 

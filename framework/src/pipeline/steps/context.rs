@@ -16,11 +16,7 @@ pub struct Context<'a, O> {
 
 impl<'a, O> Context<'a, O> {
     pub(super) fn new(record: &'a RawRecord, attempt: u32, out: &'a mut dyn Emit<O>) -> Self {
-        Self {
-            record,
-            attempt,
-            out,
-        }
+        Self { record, attempt, out }
     }
 
     /// Adds a result behind the others. Results count only if the function returns `Ok`; over the
@@ -64,11 +60,7 @@ impl<O> Emitter<O> {
         attempt: u32,
         out: Arc<Mutex<dyn Emit<O> + Send>>,
     ) -> Self {
-        Self {
-            record,
-            attempt,
-            out,
-        }
+        Self { record, attempt, out }
     }
 
     /// Adds a result behind the others, as [`Context::emit`] does. What is emitted after the
@@ -91,11 +83,7 @@ impl<O> Emitter<O> {
 
 impl<O> Clone for Emitter<O> {
     fn clone(&self) -> Self {
-        Self {
-            record: Arc::clone(&self.record),
-            attempt: self.attempt,
-            out: Arc::clone(&self.out),
-        }
+        Self { record: Arc::clone(&self.record), attempt: self.attempt, out: Arc::clone(&self.out) }
     }
 }
 

@@ -45,9 +45,7 @@ impl<C: Call> Head for Now<C> {
     fn erase<T: Tail<C::Item>>(self, tail: T, bounds: Bounds<T::Output>) -> Process<T::Output> {
         Process::Sync(Arc::new(move |raw, attempt| {
             let mut results = Collector::new(bounds);
-            let said = self
-                .0
-                .call(raw, attempt, &mut Piped::new(&tail, &mut results));
+            let said = self.0.call(raw, attempt, &mut Piped::new(&tail, &mut results));
             results.finish(said)
         }))
     }
@@ -165,9 +163,5 @@ where
 
 /// The user's own error: the next call may end otherwise.
 pub(super) fn failed(error: impl Into<BoxError>) -> Failure {
-    Failure {
-        reason: DeadReason::Process,
-        error: error_text(&*error.into()),
-        retriable: true,
-    }
+    Failure { reason: DeadReason::Process, error: error_text(&*error.into()), retriable: true }
 }

@@ -80,10 +80,7 @@ where
                     Ok(Some(held)) => held.into(),
                     other => return unread(results, other.map(drop)),
                 };
-                let shared = Arc::new(Mutex::new(Shared {
-                    tail,
-                    results: Some(results),
-                }));
+                let shared = Arc::new(Mutex::new(Shared { tail, results: Some(results) }));
                 let emitter = Emitter::new(raw, attempt, Arc::clone(&shared) as _);
                 let said = (head.function)(record, emitter).await.map_err(failed);
                 let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);

@@ -33,11 +33,7 @@ pub struct Step<K, A, F> {
 
 impl<K, A, F> Step<K, A, F> {
     pub(super) fn new(before: A, function: F) -> Self {
-        Self {
-            before,
-            function,
-            kind: PhantomData,
-        }
+        Self { before, function, kind: PhantomData }
     }
 }
 
