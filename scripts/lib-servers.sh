@@ -34,8 +34,8 @@ make_kafka_home() {
   have mvn || die "no Maven to fetch Kafka with: install maven"
   echo "fetching Kafka $KAFKA_VERSION by Maven, once, into $home"
   rm -rf "$home"/{jars,template,warm,classes.jsa}
-  mvn -q -B -Dstyle.color=never -f "$files/pom.xml" -Dkafka.version="$KAFKA_VERSION" dependency:copy-dependencies \
-    -DincludeScope=runtime -DoutputDirectory="$home/jars" </dev/null || die "Maven could not fetch Kafka"
+  mvn -q -B -Dstyle.color=never -f "$files/pom.xml" -Dkafka.version="$KAFKA_VERSION" \
+    org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$home/jars" </dev/null || die "Maven could not fetch Kafka"
   cp "$files/log4j2.xml" "$home/"
   ln -sfn "$java" "$home/java"
   jars=("$home"/jars/*.jar)

@@ -5,6 +5,8 @@
 #   need build            # a C compiler and cargo, or an explanation
 #   need build kafka postgres
 set -euo pipefail
+# Otherwise a failure inside of $(…) goes unseen.
+shopt -s inherit_errexit
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${TIDEGATE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/tidegate}
@@ -20,7 +22,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 need() {
   local part packages=()
   # Rust first looks where its installer puts it: a shell started before the installation does not know.
-  have cargo || [ ! -d "$HOME/.cargo/bin" ] || PATH=$HOME/.cargo/bin:$PATH
+  have cargo || [ ! -d "${HOME:-}/.cargo/bin" ] || PATH=$HOME/.cargo/bin:$PATH
   for part in "$@"; do mapfile -t -O "${#packages[@]}" packages < <("missing_$part"); done
   [ "${#packages[@]}" = 0 ] || install_packages "${packages[@]}"
   for part in "$@"; do [ "$part" != build ] || have cargo || install_rust; done
@@ -74,8 +76,12 @@ install_packages() {
 
 apt_install() {
   export DEBIAN_FRONTEND=noninteractive
-  { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"; } >&2 </dev/null ||
-    die "apt-get could not install $*"
+  local log
+  log=$(mktemp)
+  # One line is enough for what works; for what does not, everything it said.
+  { apt-get update -qq && apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@"; } >"$log" 2>&1 </dev/null ||
+    { cat "$log" >&2; die "apt-get could not install $*"; }
+  rm -f "$log"
 }
 
 # A fresh PostgreSQL or Docker package starts its service; ours are started by hand, on ports of their own.

@@ -105,6 +105,8 @@ pub enum DeadReason {
     TooLarge,
     /// The sink refused the record's results for their data.
     Rejected,
+    /// The sink failed to write the record's results, and at-most-once does not write them again.
+    NotWritten,
 }
 
 impl DeadReason {
@@ -116,6 +118,7 @@ impl DeadReason {
             Self::Panic => "panic",
             Self::TooLarge => "too_large",
             Self::Rejected => "rejected",
+            Self::NotWritten => "not_written",
         }
     }
 }
@@ -299,6 +302,34 @@ impl<O> Batch<O> {
             }
         }
         (Self { spans: left_spans, finished: left }, Self { spans: right_spans, finished: right })
+    }
+}
+
+impl<O> Batch<O> {
+    /// Puts together what [`Batch::split`] took apart.
+    ///
+    /// # Panics
+    /// If `rest` does not go on where this batch ends: putting such parts together would store
+    /// progress over records that are in neither.
+    #[must_use]
+    pub fn join(self, rest: Self) -> Self {
+        let mut spans = self.spans;
+        for span in rest.spans {
+            match spans.binary_search_by(|known| known.partition.cmp(&span.partition)) {
+                Ok(at) => {
+                    let known = &mut spans[at];
+                    assert!(
+                        known.next == span.first && known.epoch == span.epoch,
+                        "{span:?} goes on where {known:?} ends"
+                    );
+                    known.next = span.next;
+                }
+                Err(at) => spans.insert(at, span),
+            }
+        }
+        let mut finished = self.finished;
+        finished.extend(rest.finished);
+        Self::new(spans, finished)
     }
 }
 

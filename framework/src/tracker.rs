@@ -188,6 +188,11 @@ impl<O> Tracker<O> {
         self.closes_after(self.prefix)
     }
 
+    /// The oldest record held.
+    pub(crate) fn oldest(&self) -> Option<&RawRecord> {
+        self.slots.front().map(|slot| &*slot.record)
+    }
+
     /// Behind the last thing delivered.
     pub(crate) fn delivered(&self) -> Offset {
         self.delivered

@@ -16,31 +16,20 @@ use tokio::time::timeout;
 async fn shared_servers_serve_under_unique_names() -> Result<()> {
     let shared = servers::shared().await?;
     let topic = unique("servers");
-    shared
-        .kafka
-        .create_topic(&topic, 3, &[("cleanup.policy", "compact")])
-        .await?;
+    shared.kafka.create_topic(&topic, 3, &[("cleanup.policy", "compact")]).await?;
     let again = shared.kafka.create_topic(&topic, 3, &[]).await;
-    assert!(
-        again.is_err(),
-        "a second topic of the same name must be refused"
-    );
+    assert!(again.is_err(), "a second topic of the same name must be refused");
 
     transaction(shared.kafka, &topic, "aborted", 0..10, End::Abort)?;
     transaction(shared.kafka, &topic, "committed", 10..200, End::Commit)?;
     assert_eq!(committed(shared.kafka, &topic)?, (10..200).collect());
 
-    let (one, other) = (
-        shared.postgres.new_database().await?,
-        shared.postgres.new_database().await?,
-    );
+    let (one, other) =
+        (shared.postgres.new_database().await?, shared.postgres.new_database().await?);
     assert_ne!(one, other);
     insert(&one, 1).await?;
     assert_eq!(rows(&one).await?, [1]);
-    assert!(
-        rows(&other).await.is_err(),
-        "databases must not share tables"
-    );
+    assert!(rows(&other).await.is_err(), "databases must not share tables");
     Ok(())
 }
 
@@ -59,28 +48,15 @@ async fn a_killed_broker_keeps_what_was_committed() -> Result<()> {
 
     kafka.kill().await?;
     assert!(
-        transaction_within(
-            &kafka,
-            "t",
-            "q",
-            1000..1001,
-            End::Commit,
-            Duration::from_secs(2)
-        )
-        .is_err()
+        transaction_within(&kafka, "t", "q", 1000..1001, End::Commit, Duration::from_secs(2))
+            .is_err()
     );
-    assert!(
-        kafka.kill().await.is_err(),
-        "a dead broker cannot be killed"
-    );
+    assert!(kafka.kill().await.is_err(), "a dead broker cannot be killed");
     kafka.start_again().await?;
 
     transaction(&kafka, "t", "p", 100..200, End::Commit)?;
     assert_eq!(committed(&kafka, "t")?, (0..200).collect());
-    ensure!(
-        !kafka.lost_markers().await?,
-        "broker lost markers: result unknown"
-    );
+    ensure!(!kafka.lost_markers().await?, "broker lost markers: result unknown");
     Ok(())
 }
 
@@ -88,15 +64,9 @@ async fn a_killed_broker_keeps_what_was_committed() -> Result<()> {
 async fn a_paused_broker_answers_nothing_until_it_is_resumed() -> Result<()> {
     let kafka = Kafka::start(KafkaOptions::new()).await?;
     kafka.create_topic("t", 1, &[]).await?;
-    assert!(
-        kafka.kill().await.is_err(),
-        "a combined Kafka must not be killed: it loses markers"
-    );
+    assert!(kafka.kill().await.is_err(), "a combined Kafka must not be killed: it loses markers");
     kafka.pause().await?;
-    assert!(
-        metadata(&kafka.client()).is_err(),
-        "a paused broker must not answer"
-    );
+    assert!(metadata(&kafka.client()).is_err(), "a paused broker must not answer");
     kafka.resume().await?;
     kafka.ready().await?;
     transaction(&kafka, "t", "p", 0..10, End::Commit)?;
@@ -112,10 +82,7 @@ async fn a_broker_takes_the_properties_of_its_test() -> Result<()> {
     // The client's default of a minute is over that maximum.
     let error =
         transaction(&kafka, "t", "p", 0..1, End::Commit).expect_err("over the broker's maximum");
-    assert!(
-        format!("{error:#}").contains("maximum value allowed by the broker"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").contains("maximum value allowed by the broker"), "{error:#}");
     Ok(())
 }
 
@@ -126,25 +93,13 @@ async fn a_secure_listener_lets_in_who_it_knows_and_who_knows_it() -> Result<()>
     for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "OAUTHBEARER"] {
         metadata(&secure.client(mechanism)).context(mechanism)?;
     }
-    let wrong_password = secure
-        .client("SCRAM-SHA-256")
-        .set("sasl.password", "wrong")
-        .to_owned();
-    assert!(
-        metadata(&wrong_password).is_err(),
-        "a wrong password must be refused"
-    );
+    let wrong_password = secure.client("SCRAM-SHA-256").set("sasl.password", "wrong").to_owned();
+    assert!(metadata(&wrong_password).is_err(), "a wrong password must be refused");
     // Trusting only the system's authorities, a client must not believe this broker.
     let mut stranger = secure.client("SCRAM-SHA-256");
     stranger.remove("ssl.ca.pem");
-    assert!(
-        metadata(&stranger).is_err(),
-        "an unknown authority must be refused"
-    );
-    let plaintext = kafka
-        .client()
-        .set("bootstrap.servers", secure.bootstrap())
-        .to_owned();
+    assert!(metadata(&stranger).is_err(), "an unknown authority must be refused");
+    let plaintext = kafka.client().set("bootstrap.servers", secure.bootstrap()).to_owned();
     assert!(metadata(&plaintext).is_err(), "plain text must be refused");
     Ok(())
 }
@@ -155,24 +110,17 @@ async fn a_killed_postgres_keeps_what_was_committed() -> Result<()> {
     let url = postgres.new_database().await?;
     insert(&url, 1).await?;
     let mut open = PgConnection::connect(&url).await?;
-    let (limit,): (String,) = sqlx::query_as("show max_connections")
-        .fetch_one(&mut open)
-        .await?;
+    let (limit,): (String,) = sqlx::query_as("show max_connections").fetch_one(&mut open).await?;
     assert_eq!(limit, "33");
     sqlx::query("begin").execute(&mut open).await?;
-    sqlx::query("insert into t values (2)")
-        .execute(&mut open)
-        .await?;
+    sqlx::query("insert into t values (2)").execute(&mut open).await?;
 
     postgres.kill().await?;
     assert!(
         sqlx::query("commit").execute(&mut open).await.is_err(),
         "a killed server must not commit"
     );
-    assert!(
-        PgConnection::connect(&url).await.is_err(),
-        "a killed server must not answer"
-    );
+    assert!(PgConnection::connect(&url).await.is_err(), "a killed server must not answer");
     postgres.start_again().await?;
     assert_eq!(rows(&url).await?, [1]);
 
@@ -192,13 +140,8 @@ async fn a_killed_postgres_keeps_what_was_committed() -> Result<()> {
 async fn a_wrong_password_is_refused() -> Result<()> {
     let postgres = Postgres::shared().await?;
     let wrong = postgres.url().replace(":tidegate@", ":wrong@");
-    ensure!(
-        wrong != postgres.url(),
-        "the shared server has another password"
-    );
-    let error = PgConnection::connect(&wrong)
-        .await
-        .expect_err("the password is wrong");
+    ensure!(wrong != postgres.url(), "the shared server has another password");
+    let error = PgConnection::connect(&wrong).await.expect_err("the password is wrong");
     assert!(error.to_string().contains("password"), "{error}");
     Ok(())
 }
@@ -229,11 +172,8 @@ fn transaction_within(
 ) -> Result<()> {
     let id = format!("{topic}-{id}");
     // zstd, because a broker without its native library fails only there.
-    let config = kafka
-        .client()
-        .set("transactional.id", id)
-        .set("compression.type", "zstd")
-        .to_owned();
+    let config =
+        kafka.client().set("transactional.id", id).set("compression.type", "zstd").to_owned();
     let producer: BaseProducer = config.create()?;
     producer.init_transactions(within).context("init")?;
     producer.begin_transaction()?;
@@ -261,9 +201,7 @@ fn committed(kafka: &Kafka, topic: &str) -> Result<BTreeSet<u32>> {
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true");
     let consumer: BaseConsumer = config.create()?;
-    let partitions = consumer
-        .fetch_metadata(Some(topic), Duration::from_secs(10))?
-        .topics()[0]
+    let partitions = consumer.fetch_metadata(Some(topic), Duration::from_secs(10))?.topics()[0]
         .partitions()
         .len();
     let mut all = TopicPartitionList::new();
@@ -302,19 +240,12 @@ fn metadata(client: &ClientConfig) -> Result<()> {
 
 async fn insert(url: &str, value: i32) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
-    sqlx::query("create table if not exists t (v int)")
-        .execute(&mut connection)
-        .await?;
-    sqlx::query("insert into t values ($1)")
-        .bind(value)
-        .execute(&mut connection)
-        .await?;
+    sqlx::query("create table if not exists t (v int)").execute(&mut connection).await?;
+    sqlx::query("insert into t values ($1)").bind(value).execute(&mut connection).await?;
     Ok(())
 }
 
 async fn rows(url: &str) -> Result<Vec<i32>> {
     let mut connection = PgConnection::connect(url).await?;
-    Ok(sqlx::query_scalar("select v from t order by v")
-        .fetch_all(&mut connection)
-        .await?)
+    Ok(sqlx::query_scalar("select v from t order by v").fetch_all(&mut connection).await?)
 }

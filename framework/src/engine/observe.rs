@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::batch::Span;
+use crate::batch::{DeadReason, Span};
 use crate::record::{Coordinates, Epoch, Offset, PartitionId};
 
 /// Sees every event of an engine, in order, on the engine's own task: an implementation must not
@@ -113,8 +113,8 @@ pub enum EngineEvent {
     DeadLettered {
         /// The record.
         record: Coordinates,
-        /// Why, in one word.
-        reason: &'static str,
+        /// Why.
+        reason: DeadReason,
         /// What was said.
         error: String,
     },

@@ -52,7 +52,8 @@ impl<O: Send + Sync + 'static> Job<O> {
         let limits = self.check()?;
         let deadline = Instant::now() + limits.start_max;
         self.delivery.attach(self.source.group_offsets());
-        open_sink(&mut *self.delivery, &self.sink_context(&limits), deadline).await?;
+        let sink_context = self.sink_context(&limits);
+        open_sink(&mut *self.delivery, &sink_context, deadline).await?;
         let (events, source_events) = source_queue();
         let context = SourceContext {
             group: self.name.clone(),
@@ -72,8 +73,14 @@ impl<O: Send + Sync + 'static> Job<O> {
         }
         let pool_wake = Arc::new(Notify::new());
         let config = self.core_config(&limits);
+        let workers = match &self.process {
+            Process::Sync(_) => limits.threads,
+            Process::Async(_) => limits.concurrency,
+        };
         let pool = Pool::start(limits.threads, self.process, Arc::clone(&pool_wake))?;
-        let teller = Teller::new(&self.name, self.observer, self.delivery.guarantee());
+        let sink = self.delivery.describe().kind;
+        let guarantee = self.delivery.guarantee();
+        let teller = Teller::new(&self.name, self.observer, &sink, guarantee);
         let (delivery, answers) = Caller::start(self.delivery);
         let (requests, queue) = mpsc::unbounded_channel();
         let (ended, end) = watch::channel(None);
@@ -96,6 +103,7 @@ impl<O: Send + Sync + 'static> Job<O> {
             actions: Vec::new(),
             events: Vec::new(),
             releasing: false,
+            workers,
         };
         tokio::spawn(async move {
             let result = engine.run().await;

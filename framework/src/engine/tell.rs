@@ -1,18 +1,20 @@
 //! Turns what the core tells into logs, metrics and calls of the observer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::core::{CoreStatus, Totals};
 use super::handle::Summary;
 use super::observe::{EngineEvent, Observer};
 use crate::delivery::Guarantee;
 use crate::error::Error;
-use crate::metrics;
+use crate::metrics::{self, InFlight, Meter, Rebalance, Standing, Stored};
 use crate::source::Health;
 
 /// The engine's voice.
 pub(super) struct Teller {
     observer: Option<Arc<dyn Observer>>,
+    meter: Meter,
     last: Totals,
 }
 
@@ -20,31 +22,84 @@ impl Teller {
     pub(super) fn new(
         pipeline: &str,
         observer: Option<Arc<dyn Observer>>,
+        sink: &str,
         guarantee: Guarantee,
     ) -> Self {
-        tracing::info!(pipeline, ?guarantee, "started");
-        Self { observer, last: Totals::default() }
+        metrics::describe();
+        let meter = Meter::new(pipeline);
+        meter.guarantee(sink, guarantee);
+        tracing::info!(pipeline, sink, guarantee = guarantee.as_str(), "started");
+        Self { observer, meter, last: Totals::default() }
     }
 
     pub(super) fn tell(&self, event: &EngineEvent) {
         log(event);
-        measure(event);
+        self.measure(event);
         if let Some(observer) = &self.observer {
             observer.observe(event);
         }
     }
 
-    /// Counters grow by what was counted since the last step: per batch, never per record.
-    pub(super) fn totals(&mut self, totals: &Totals) {
-        if *totals != self.last {
-            metrics::totals(&self.last, totals);
-            self.last = *totals;
+    fn measure(&self, event: &EngineEvent) {
+        match event {
+            EngineEvent::CommitEnded { fate, took, records, .. } => {
+                self.meter.commit_ended(fate, *records, *took);
+            }
+            EngineEvent::DeadLettered { reason, .. } => self.meter.dead_lettered(*reason, 1),
+            EngineEvent::Skipped { by, .. } => self.meter.skipped(by, 1),
+            EngineEvent::Dropped { records, .. } => self.meter.replayed(*records),
+            _ => {}
         }
     }
 
+    /// Counters grow by what was counted since the last step: per batch, never per record.
+    pub(super) fn totals(&mut self, now: &Totals) {
+        let last = std::mem::replace(&mut self.last, *now);
+        let grown = |now: u64, last: u64| usize::try_from(now - last).unwrap_or(usize::MAX);
+        if now.records_in != last.records_in {
+            self.meter.delivered(grown(now.records_in, last.records_in));
+        }
+        if now.committed_records != last.committed_records {
+            self.meter.stored(Stored {
+                records: grown(now.committed_records, last.committed_records),
+                outputs: grown(now.committed_outputs, last.committed_outputs),
+                filtered: grown(now.committed_filtered, last.committed_filtered),
+            });
+        }
+        if now.retries != last.retries {
+            self.meter.retried(grown(now.retries, last.retries));
+        }
+        if now.given_up != last.given_up {
+            self.meter.given_up(grown(now.given_up, last.given_up));
+        }
+    }
+
+    /// A group event was answered this long after it arrived.
+    pub(super) fn rebalanced(&self, side: Rebalance, took: Duration) {
+        self.meter.rebalanced(side, took);
+    }
+
     /// Gauges, once a second.
-    pub(super) fn status(&self, status: &CoreStatus) {
-        metrics::status(&status.partitions);
+    pub(super) fn status(&self, status: &CoreStatus, busy: usize, workers: usize) {
+        let partitions = &status.partitions;
+        let ages = partitions.iter().filter_map(|p| p.holder.as_ref()).map(|holder| holder.age);
+        self.meter.in_flight(InFlight {
+            records: partitions.iter().map(|p| p.in_flight_records).sum(),
+            bytes: partitions.iter().map(|p| p.in_flight_bytes).sum(),
+            oldest: ages.max().unwrap_or_default(),
+            stuck: status.stuck,
+            busy,
+            workers,
+        });
+        for partition in partitions {
+            let standing = Standing {
+                committed: partition.committed,
+                contiguous: partition.contiguous,
+                end: partition.end,
+                lag: partition.lag,
+            };
+            self.meter.partition(&partition.partition, standing);
+        }
     }
 
     pub(super) fn health(&self, before: &Health, now: &Health) {
@@ -111,7 +166,7 @@ fn log(event: &EngineEvent) {
             tracing::debug!(%record, attempts, ?wait, error, "failed, will be tried again");
         }
         EngineEvent::DeadLettered { record, reason, error } => {
-            tracing::warn!(%record, reason, error, "dead letter");
+            tracing::warn!(%record, reason = reason.as_str(), error, "dead letter");
         }
         EngineEvent::Skipped { record, by, error } => {
             tracing::warn!(%record, by, error, "skipped");
@@ -123,17 +178,5 @@ fn log(event: &EngineEvent) {
             tracing::info!(%partition, epoch = epoch.get(), records, why, "work dropped");
         }
         EngineEvent::Stopping { why } => tracing::info!(why, "stopping"),
-    }
-}
-
-fn measure(event: &EngineEvent) {
-    match event {
-        EngineEvent::CommitEnded { fate, took, records, .. } => {
-            metrics::commit(fate, *took, *records);
-        }
-        EngineEvent::Assigned { .. } | EngineEvent::Revoked { .. } | EngineEvent::Lost { .. } => {
-            metrics::rebalance();
-        }
-        _ => {}
     }
 }

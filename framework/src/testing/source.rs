@@ -34,6 +34,8 @@ pub struct MemorySource {
 #[derive(Debug, Default)]
 struct Reading {
     partitions: Mutex<BTreeMap<PartitionId, Cursor>>,
+    /// Credit that came before the start it belongs to.
+    early: Mutex<Vec<Credit>>,
     wake: Notify,
 }
 
@@ -65,7 +67,23 @@ impl Reading {
             let cursor = Cursor { epoch, at: offset, ended_at: None, records: 0, bytes: 0 };
             self.lock().insert(partition, cursor);
         }
+        let early = std::mem::take(&mut *self.early.lock().expect("no holder of the lock panics"));
+        self.credit(early);
         self.wake.notify_one();
+    }
+
+    fn credit(&self, grants: Vec<Credit>) {
+        let mut early = self.early.lock().expect("no holder of the lock panics");
+        for grant in grants {
+            match self.lock().get_mut(&grant.partition) {
+                Some(cursor) if cursor.epoch == grant.epoch => {
+                    cursor.records += grant.records as usize;
+                    cursor.bytes += grant.bytes;
+                }
+                Some(cursor) if cursor.epoch > grant.epoch => {}
+                _ => early.push(grant),
+            }
+        }
     }
 
     /// Sends what credit allows; answers whether anything was sent.
@@ -143,14 +161,7 @@ impl Source for MemorySource {
     }
 
     fn credit(&mut self, grants: Vec<Credit>) {
-        for grant in grants {
-            if let Some(cursor) = self.reading.lock().get_mut(&grant.partition)
-                && cursor.epoch == grant.epoch
-            {
-                cursor.records += grant.records as usize;
-                cursor.bytes += grant.bytes;
-            }
-        }
+        self.reading.credit(grants);
         self.reading.wake.notify_one();
     }
 

@@ -16,14 +16,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 pub(super) async fn serves(client: &ClientConfig) -> Result<()> {
     let metadata = metadata(client, None).await?;
     ensure!(!metadata.brokers().is_empty(), "it knows of no broker");
-    let mut partitions = metadata
-        .topics()
-        .iter()
-        .flat_map(|topic| topic.partitions());
-    ensure!(
-        partitions.all(|partition| partition.leader() >= 0),
-        "a partition has no leader"
-    );
+    let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    ensure!(partitions.all(|partition| partition.leader() >= 0), "a partition has no leader");
     Ok(())
 }
 
@@ -36,9 +30,7 @@ pub(super) async fn create_topic(
 ) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client.create()?;
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-    let topic = configs
-        .iter()
-        .fold(topic, |topic, (key, value)| topic.set(key, value));
+    let topic = configs.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
     for result in admin.create_topics([&topic], &options).await? {
         result.map_err(|(_, error)| anyhow!("topic {name}: {error}"))?;
@@ -49,19 +41,14 @@ pub(super) async fn create_topic(
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Err(anyhow!(
-        "topic {name} was created, but not all of its partitions have a leader after 30 s"
-    ))
+    Err(anyhow!("topic {name} was created, but not all of its partitions have a leader after 30 s"))
 }
 
 async fn has_leaders(client: &ClientConfig, name: &str, partitions: i32) -> bool {
     let Ok(metadata) = metadata(client, Some(name.to_owned())).await else {
         return false;
     };
-    let found = metadata
-        .topics()
-        .iter()
-        .flat_map(|topic| topic.partitions());
+    let found = metadata.topics().iter().flat_map(|topic| topic.partitions());
     found.filter(|partition| partition.leader() >= 0).count()
         == usize::try_from(partitions).unwrap_or(0)
 }
@@ -70,9 +57,7 @@ async fn metadata(client: &ClientConfig, topic: Option<String>) -> Result<Metada
     let client = client.clone();
     let ask = move || -> Result<Metadata> {
         let consumer: BaseConsumer = client.create()?;
-        consumer
-            .fetch_metadata(topic.as_deref(), ANSWER)
-            .context("no metadata")
+        consumer.fetch_metadata(topic.as_deref(), ANSWER).context("no metadata")
     };
     tokio::task::spawn_blocking(ask).await?
 }

@@ -37,10 +37,7 @@ impl Container {
     /// `SIGKILL` for all of it.
     pub(super) async fn kill(&self) -> Result<()> {
         let signal = KillContainerOptionsBuilder::new().signal("KILL").build();
-        docker_client_instance()
-            .await?
-            .kill_container(self.inner.id(), Some(signal))
-            .await?;
+        docker_client_instance().await?.kill_container(self.inner.id(), Some(signal)).await?;
         while self.inner.is_running().await? {
             sleep(Duration::from_millis(20)).await;
         }
@@ -78,28 +75,18 @@ impl Container {
 
     /// All that it has written so far.
     pub(super) async fn log(&self) -> Result<String> {
-        let (out, err) = (
-            self.inner.stdout_to_vec().await?,
-            self.inner.stderr_to_vec().await?,
-        );
+        let (out, err) = (self.inner.stdout_to_vec().await?, self.inner.stderr_to_vec().await?);
         Ok(String::from_utf8_lossy(&[out, err].concat()).into_owned())
     }
 
     /// Adds the user of the secure listener: the images cannot format a storage with one.
     pub(super) async fn add_user(&self, bootstrap: &str) -> Result<()> {
         for arguments in Secure::add_user() {
-            let tool = [
-                "/opt/kafka/bin/kafka-configs.sh",
-                "--bootstrap-server",
-                bootstrap,
-            ]
-            .map(str::to_owned);
+            let tool = ["/opt/kafka/bin/kafka-configs.sh", "--bootstrap-server", bootstrap]
+                .map(str::to_owned);
             let command = ExecCommand::new(tool.into_iter().chain(arguments));
             let command = command.with_cmd_ready_condition(CmdWaitFor::exit_code(0));
-            self.inner
-                .exec(command)
-                .await
-                .context("add the SCRAM user")?;
+            self.inner.exec(command).await.context("add the SCRAM user")?;
         }
         Ok(())
     }
@@ -108,9 +95,7 @@ impl Container {
 /// Why containers cannot be used, if they cannot. Neither pulls an image nor hangs.
 pub(super) async fn missing() -> Option<String> {
     let probe = async {
-        let docker = docker_client_instance()
-            .await
-            .context("no container engine")?;
+        let docker = docker_client_instance().await.context("no container engine")?;
         docker.ping().await.context("no container engine answers")?;
         for image in [kafka_image(), postgres_image()] {
             let missing =
@@ -129,27 +114,13 @@ pub(super) async fn missing() -> Option<String> {
 /// Starts the nodes of one Kafka. They need not be ready yet.
 pub(super) async fn kafka(options: &KafkaOptions) -> Result<Nodes> {
     let (port, secure_port) = (Port::take()?, Port::take()?);
-    let secure = if options.secure {
-        Some(Secure::new(secure_port.number())?)
-    } else {
-        None
-    };
+    let secure = if options.secure { Some(Secure::new(secure_port.number())?) } else { None };
     let network = unique("tidegate-tests");
     let name = format!("{network}-controller");
     let node = |role| {
-        let host = if role == Role::Broker {
-            &*name
-        } else {
-            "localhost"
-        };
+        let host = if role == Role::Broker { &*name } else { "localhost" };
         let controller = (host, CONTROLLER_PORT);
-        Node {
-            role,
-            bind: "",
-            port: port.number(),
-            secure: secure.as_ref(),
-            controller,
-        }
+        Node { role, bind: "", port: port.number(), secure: secure.as_ref(), controller }
     };
     let published = || [&port, &secure_port].map(|port| (port.number(), port.number()));
     let (broker, controller) = if options.separate_controller {
@@ -159,42 +130,24 @@ pub(super) async fn kafka(options: &KafkaOptions) -> Result<Nodes> {
         let broker = kafka_node(&node(Role::Broker), options).with_network(&network);
         (run(broker, &published()).await?, Some(controller))
     } else {
-        (
-            run(kafka_node(&node(Role::Combined), options), &published()).await?,
-            None,
-        )
+        (run(kafka_node(&node(Role::Combined), options), &published()).await?, None)
     };
     let bootstrap = format!("127.0.0.1:{}", port.number());
-    Ok(Nodes {
-        bootstrap,
-        secure,
-        broker,
-        controller,
-        _ports: vec![port, secure_port],
-        _dir: None,
-    })
+    Ok(Nodes { bootstrap, secure, broker, controller, _ports: vec![port, secure_port], _dir: None })
 }
 
 fn kafka_node(node: &Node<'_>, options: &KafkaOptions) -> ContainerRequest<GenericImage> {
     let request = request(&kafka_image())
         .with_env_var("KAFKA_HEAP_OPTS", "-Xmx512m")
-        .with_env_var(
-            "KAFKA_JVM_PERFORMANCE_OPTS",
-            "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
-        );
+        .with_env_var("KAFKA_JVM_PERFORMANCE_OPTS", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1");
     properties(node, options)
         .into_iter()
-        .fold(request, |request, (name, value)| {
-            request.with_env_var(variable(&name), value)
-        })
+        .fold(request, |request, (name, value)| request.with_env_var(variable(&name), value))
 }
 
 /// The variable that the image turns into a property of this name.
 fn variable(property: &str) -> String {
-    let name = property
-        .replace('_', "__")
-        .replace('-', "___")
-        .replace('.', "_");
+    let name = property.replace('_', "__").replace('-', "___").replace('.', "_");
     format!("KAFKA_{}", name.to_uppercase())
 }
 
@@ -213,12 +166,7 @@ pub(super) async fn postgres(options: &PostgresOptions) -> Result<Site> {
         .with_env_var("POSTGRES_INITDB_ARGS", "--no-sync");
     let machine = run(request, &[(port.number(), 5432)]).await?;
     let address = format!("127.0.0.1:{}", port.number());
-    Ok(Site {
-        address,
-        machine,
-        port: Some(port),
-        dir: None,
-    })
+    Ok(Site { address, machine, port: Some(port), dir: None })
 }
 
 fn request(image: &str) -> ContainerRequest<GenericImage> {
@@ -239,14 +187,15 @@ async fn run(
     for &(outside, inside) in published {
         request = request.with_mapped_port(outside, ContainerPort::Tcp(inside));
         // The library alone would publish on every address of this machine.
-        let here = PortBinding {
-            host_ip: Some("127.0.0.1".into()),
-            host_port: Some(outside.to_string()),
-        };
+        let here =
+            PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(outside.to_string()) };
         bindings.insert(format!("{inside}/tcp"), Some(vec![here]));
     }
-    let request =
-        request.with_host_config_modifier(move |host| host.port_bindings = Some(bindings.clone()));
+    let request = request.with_host_config_modifier(move |host| {
+        host.port_bindings = Some(bindings.clone());
+        // Nor does a container without published ports publish those that its image exposes.
+        host.publish_all_ports = Some(false);
+    });
     let inner = request.start().await?;
     reaper::container(inner.id());
     Ok(Machine::Container(Box::new(Container { inner })))
@@ -261,8 +210,5 @@ fn postgres_image() -> String {
 }
 
 fn image(variable: &str, official: &str) -> String {
-    env::var(variable)
-        .ok()
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| official.into())
+    env::var(variable).ok().filter(|name| !name.is_empty()).unwrap_or_else(|| official.into())
 }

@@ -99,10 +99,7 @@ impl Kafka {
                 )
             }
         };
-        let kafka = Self {
-            nodes,
-            fenced_before: Mutex::new(None),
-        };
+        let kafka = Self { nodes, fenced_before: Mutex::new(None) };
         kafka.ready().await?;
         if kafka.nodes.secure.is_some() {
             kafka.nodes.broker.add_user(kafka.bootstrap()).await?;
@@ -131,10 +128,7 @@ impl Kafka {
                     _ports: Vec::new(),
                     _dir: None,
                 };
-                let kafka = Self {
-                    nodes,
-                    fenced_before: Mutex::new(None),
-                };
+                let kafka = Self { nodes, fenced_before: Mutex::new(None) };
                 kafka.ready().await.context("TIDEGATE_KAFKA")?;
                 Ok(kafka)
             }
@@ -164,9 +158,7 @@ impl Kafka {
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         // A test that restarts the broker does not wait for a client's patience to end.
-        config
-            .set("bootstrap.servers", self.bootstrap())
-            .set("reconnect.backoff.max.ms", "500");
+        config.set("bootstrap.servers", self.bootstrap()).set("reconnect.backoff.max.ms", "500");
         config
     }
 
@@ -193,16 +185,9 @@ impl Kafka {
             let Err(error) = admin::serves(&self.client()).await else {
                 return Ok(());
             };
-            self.nodes
-                .broker
-                .check_alive()
-                .await
-                .context("Kafka's broker")?;
+            self.nodes.broker.check_alive().await.context("Kafka's broker")?;
             if let Some(controller) = &self.nodes.controller {
-                controller
-                    .check_alive()
-                    .await
-                    .context("Kafka's controller")?;
+                controller.check_alive().await.context("Kafka's controller")?;
             }
             ensure!(
                 start.elapsed() < PATIENCE,
@@ -235,10 +220,7 @@ impl Kafka {
         let before = self.fenced().take().context("it was not killed")?;
         let start = Instant::now();
         while self.fencings().await? <= before {
-            ensure!(
-                start.elapsed() < PATIENCE,
-                "the controller did not fence the killed broker"
-            );
+            ensure!(start.elapsed() < PATIENCE, "the controller did not fence the killed broker");
             sleep(Duration::from_millis(50)).await;
         }
         self.nodes.broker.start_again().await?;
@@ -291,8 +273,6 @@ impl Kafka {
     }
 
     fn fenced(&self) -> std::sync::MutexGuard<'_, Option<usize>> {
-        self.fenced_before
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.fenced_before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

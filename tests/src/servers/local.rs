@@ -23,11 +23,7 @@ pub(super) fn kafka(options: &KafkaOptions) -> Result<Nodes> {
     let dir = TempDir::with_prefix("tidegate-kafka-")?;
     reaper::directory(dir.path());
     let (port, controller_port, secure_port) = (Port::take()?, Port::take()?, Port::take()?);
-    let secure = if options.secure {
-        Some(Secure::new(secure_port.number())?)
-    } else {
-        None
-    };
+    let secure = if options.secure { Some(Secure::new(secure_port.number())?) } else { None };
     let start = |role| {
         let controller = ("127.0.0.1", controller_port.number());
         let node = Node {
@@ -80,10 +76,7 @@ fn kafka_node(home: &Path, dir: &Path, node: &Node<'_>, options: &KafkaOptions) 
 fn format_storage(home: &Path, data: &Path, role: Role) -> Result<()> {
     let template = home.join("template");
     fs::create_dir(data)?;
-    fs::copy(
-        template.join("bootstrap.checkpoint"),
-        data.join("bootstrap.checkpoint"),
-    )?;
+    fs::copy(template.join("bootstrap.checkpoint"), data.join("bootstrap.checkpoint"))?;
     let identity = fs::read_to_string(template.join("meta.properties"))?;
     ensure!(
         identity.contains("node.id=1\n"),
@@ -126,11 +119,7 @@ pub(super) fn postgres(options: &PostgresOptions) -> Result<Site> {
         .stdin(Stdio::null())
         .output()
         .context("run initdb by setpriv (package util-linux)")?;
-    ensure!(
-        output.status.success(),
-        "initdb: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    ensure!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
 
     let port = Port::take()?;
     let mut arguments: Vec<OsString> = vec!["-D".into(), data.clone().into()];
@@ -151,12 +140,7 @@ pub(super) fn postgres(options: &PostgresOptions) -> Result<Site> {
         farewell: Some("QUIT"),
     })?;
     let address = format!("127.0.0.1:{}", port.number());
-    Ok(Site {
-        address,
-        machine: Machine::Process(process),
-        port: Some(port),
-        dir: Some(dir),
-    })
+    Ok(Site { address, machine: Machine::Process(process), port: Some(port), dir: Some(dir) })
 }
 
 /// Makes the directory that PostgreSQL may write, and says what it takes to become its user.
@@ -170,10 +154,6 @@ fn postgres_home(dir: &Path, home: &PathBuf) -> Result<Vec<OsString>> {
     for path in [home, &home.join("password")] {
         chown(path, Some(user), Some(group))?;
     }
-    let flags = [
-        format!("--reuid={user}"),
-        format!("--regid={group}"),
-        "--init-groups".into(),
-    ];
+    let flags = [format!("--reuid={user}"), format!("--regid={group}"), "--init-groups".into()];
     Ok(flags.into_iter().map(Into::into).collect())
 }

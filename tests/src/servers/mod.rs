@@ -78,13 +78,7 @@ pub async fn shared() -> Result<Shared> {
 #[must_use]
 pub fn unique(name: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("the clock is past 1970");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!(
-        "{name}-{:x}-{:x}-{next}",
-        now.as_millis(),
-        std::process::id()
-    )
+    format!("{name}-{:x}-{:x}-{next}", now.as_millis(), std::process::id())
 }

@@ -35,10 +35,7 @@ impl Port {
             if let Some(lock) = lock(&locks.join(number.to_string()))
                 && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok()
             {
-                return Ok(Self {
-                    number,
-                    _lock: lock,
-                });
+                return Ok(Self { number, _lock: lock });
             }
         }
         bail!("no free port between {FIRST} and {}", FIRST + COUNT)

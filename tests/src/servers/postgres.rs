@@ -42,9 +42,7 @@ impl PostgresOptions {
 
     /// The common settings, and then the test's.
     pub(super) fn all(&self) -> Vec<(String, String)> {
-        let common = COMMON
-            .lines()
-            .filter_map(|line| line.split('#').next()?.split_once('='));
+        let common = COMMON.lines().filter_map(|line| line.split('#').next()?.split_once('='));
         let common = common.map(|(name, value)| (name.trim().into(), value.trim().into()));
         common.chain(self.settings.iter().cloned()).collect()
     }
@@ -93,12 +91,7 @@ impl Postgres {
             }
         };
         let url = format!("postgres://{USER}:{PASSWORD}@{}/postgres", site.address);
-        let postgres = Self {
-            url,
-            machine: site.machine,
-            _port: site.port,
-            _dir: site.dir,
-        };
+        let postgres = Self { url, machine: site.machine, _port: site.port, _dir: site.dir };
         postgres.ready().await?;
         Ok(postgres)
     }
@@ -116,12 +109,7 @@ impl Postgres {
     async fn find_or_start() -> Result<Self> {
         match std::env::var("TIDEGATE_POSTGRES") {
             Ok(url) if !url.is_empty() => {
-                let postgres = Self {
-                    url,
-                    machine: Machine::Elsewhere,
-                    _port: None,
-                    _dir: None,
-                };
+                let postgres = Self { url, machine: Machine::Elsewhere, _port: None, _dir: None };
                 postgres.ready().await.context("TIDEGATE_POSTGRES")?;
                 Ok(postgres)
             }
@@ -147,18 +135,11 @@ impl Postgres {
             .execute(&mut connection)
             .await?;
         connection.close().await?;
-        let (address, parameters) = self
-            .url
-            .split_once('?')
-            .map_or((&*self.url, ""), |(url, rest)| (url, rest));
-        let (server, _) = address
-            .rsplit_once('/')
-            .context("a URL without a database")?;
-        let parameters = if parameters.is_empty() {
-            String::new()
-        } else {
-            format!("?{parameters}")
-        };
+        let (address, parameters) =
+            self.url.split_once('?').map_or((&*self.url, ""), |(url, rest)| (url, rest));
+        let (server, _) = address.rsplit_once('/').context("a URL without a database")?;
+        let parameters =
+            if parameters.is_empty() { String::new() } else { format!("?{parameters}") };
         Ok(format!("{server}/{name}{parameters}"))
     }
 
@@ -175,10 +156,7 @@ impl Postgres {
                 Err(late) => late.to_string(),
             };
             self.machine.check_alive().await.context("PostgreSQL")?;
-            ensure!(
-                start.elapsed() < PATIENCE,
-                "PostgreSQL does not answer: {error}"
-            );
+            ensure!(start.elapsed() < PATIENCE, "PostgreSQL does not answer: {error}");
             sleep(Duration::from_millis(50)).await;
         }
     }

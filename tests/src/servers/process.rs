@@ -43,18 +43,14 @@ impl Process {
     /// `SIGKILL` for the process and its children, as a crash of the machine would take them.
     pub(super) fn kill(&self) -> Result<()> {
         let mut child = self.lock();
-        let Some(mut running) = child.take() else {
-            bail!("it is down already")
-        };
+        let Some(mut running) = child.take() else { bail!("it is down already") };
         kill_family(&mut running)
     }
 
     /// `SIGSTOP`: it keeps its connections and answers nothing.
     pub(super) fn pause(&self) -> Result<()> {
         let child = self.lock();
-        let Some(running) = &*child else {
-            bail!("it is down")
-        };
+        let Some(running) = &*child else { bail!("it is down") };
         // The parent first: a stopped parent has no new children.
         signal("STOP", &[running.id()])?;
         signal("STOP", &children(running.id())?)
@@ -63,9 +59,7 @@ impl Process {
     /// `SIGCONT` after [`pause`](Self::pause).
     pub(super) fn resume(&self) -> Result<()> {
         let child = self.lock();
-        let Some(running) = &*child else {
-            bail!("it is down")
-        };
+        let Some(running) = &*child else { bail!("it is down") };
         signal("CONT", &children(running.id())?)?;
         signal("CONT", &[running.id()])
     }
@@ -84,15 +78,12 @@ impl Process {
     /// An error with the end of its log when the process has ended by itself.
     pub(super) fn check_alive(&self) -> Result<()> {
         let mut child = self.lock();
-        let Some(running) = &mut *child else {
-            bail!("it is down")
-        };
+        let Some(running) = &mut *child else { bail!("it is down") };
         match running.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!(
-                "it ended by itself, {status}; its last words:\n{}",
-                self.last_words()
-            ),
+            Some(status) => {
+                bail!("it ended by itself, {status}; its last words:\n{}", self.last_words())
+            }
         }
     }
 
@@ -134,10 +125,7 @@ impl Drop for Process {
 }
 
 fn spawn(launch: &Launch) -> Result<Child> {
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(&launch.log)?;
+    let log = File::options().create(true).append(true).open(&launch.log)?;
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL"])
@@ -172,10 +160,7 @@ fn signal(name: &str, processes: &[u32]) -> Result<()> {
         .args(["-c", r#"kill -s "$@" 2>/dev/null"#, "sh", name])
         .args(ids)
         .status()?;
-    ensure!(
-        status.success(),
-        "no process {processes:?} to send SIG{name} to"
-    );
+    ensure!(status.success(), "no process {processes:?} to send SIG{name} to");
     Ok(())
 }
 

@@ -32,9 +32,7 @@ fn fetch_kafka() -> Result<PathBuf> {
 /// The directory with PostgreSQL's server programs: `TIDEGATE_POSTGRES_BIN`, or the newest of the distribution's.
 pub(super) fn postgres_bin() -> Result<PathBuf> {
     let told = std::env::var_os("TIDEGATE_POSTGRES_BIN").map(PathBuf::from);
-    let found = told
-        .or_else(newest_postgres)
-        .filter(|bin| bin.join("initdb").exists());
+    let found = told.or_else(newest_postgres).filter(|bin| bin.join("initdb").exists());
     found.context(
         "no PostgreSQL for tests: install the package `postgresql` (its server programs are looked for in \
          /usr/lib/postgresql/*/bin), or say where `initdb` is by TIDEGATE_POSTGRES_BIN",

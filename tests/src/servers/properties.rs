@@ -39,29 +39,18 @@ impl Role {
 
 /// All properties of the node: the common ones, its own, and then the test's.
 pub(super) fn properties(node: &Node<'_>, options: &KafkaOptions) -> BTreeMap<String, String> {
-    let Node {
-        bind,
-        port,
-        controller: (host, controller_port),
-        ..
-    } = *node;
+    let Node { bind, port, controller: (host, controller_port), .. } = *node;
     let mut all = common();
     let mut set = |name: &str, value: String| all.insert(name.into(), value);
     set("node.id", node.role.id().to_string());
-    set(
-        "controller.quorum.voters",
-        format!("1@{host}:{controller_port}"),
-    );
+    set("controller.quorum.voters", format!("1@{host}:{controller_port}"));
     set("controller.listener.names", "CONTROLLER".into());
 
     let controller = format!("CONTROLLER://{bind}:{controller_port}");
     if node.role == Role::Controller {
         set("process.roles", "controller".into());
         set("listeners", controller);
-        set(
-            "listener.security.protocol.map",
-            "CONTROLLER:PLAINTEXT".into(),
-        );
+        set("listener.security.protocol.map", "CONTROLLER:PLAINTEXT".into());
     } else {
         let secure = |host: &str| {
             node.secure
@@ -70,22 +59,10 @@ pub(super) fn properties(node: &Node<'_>, options: &KafkaOptions) -> BTreeMap<St
         };
         let clients = |host: &str| format!("PLAINTEXT://{host}:{port}{}", secure(host));
         let combined = node.role == Role::Combined;
-        set(
-            "process.roles",
-            if combined {
-                "broker,controller"
-            } else {
-                "broker"
-            }
-            .into(),
-        );
+        set("process.roles", if combined { "broker,controller" } else { "broker" }.into());
         set(
             "listeners",
-            if combined {
-                format!("{},{controller}", clients(bind))
-            } else {
-                clients(bind)
-            },
+            if combined { format!("{},{controller}", clients(bind)) } else { clients(bind) },
         );
         set("advertised.listeners", clients("127.0.0.1"));
         set("inter.broker.listener.name", "PLAINTEXT".into());
@@ -101,24 +78,17 @@ pub(super) fn properties(node: &Node<'_>, options: &KafkaOptions) -> BTreeMap<St
 
 /// As the lines of a properties file.
 pub(super) fn lines(properties: &BTreeMap<String, String>) -> String {
-    properties
-        .iter()
-        .fold(String::new(), |mut text, (name, value)| {
-            let _ = writeln!(text, "{name}={value}");
-            text
-        })
+    properties.iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "{name}={value}");
+        text
+    })
 }
 
 fn common() -> BTreeMap<String, String> {
-    let settings = COMMON
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let settings =
+        COMMON.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     settings
-        .map(|line| {
-            line.split_once('=')
-                .expect("every line of kafka.properties is name=value")
-        })
+        .map(|line| line.split_once('=').expect("every line of kafka.properties is name=value"))
         .map(|(name, value)| (name.into(), value.into()))
         .collect()
 }

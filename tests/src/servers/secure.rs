@@ -68,14 +68,7 @@ impl Secure {
             "-days",
             "3650",
         ];
-        let signed = [
-            "-extfile",
-            "openssl.cnf",
-            "-extensions",
-            "server",
-            "-out",
-            "server.pem",
-        ];
+        let signed = ["-extfile", "openssl.cnf", "-extensions", "server", "-out", "server.pem"];
         fs::write(dir.path().join("openssl.cnf"), OPENSSL_CNF)?;
         openssl(dir.path(), &[&["req"], &key[..], &authority].concat())?;
         openssl(dir.path(), &[&["req"], &key[..], &server].concat())?;
@@ -126,9 +119,7 @@ impl Secure {
             config.set("enable.sasl.oauthbearer.unsecure.jwt", "true");
             config.set("sasl.oauthbearer.config", format!("principal={USER}"));
         } else {
-            config
-                .set("sasl.username", USER)
-                .set("sasl.password", PASSWORD);
+            config.set("sasl.username", USER).set("sasl.password", PASSWORD);
         }
         config
     }
@@ -147,10 +138,7 @@ impl Secure {
             r#"{SECURITY}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="{USER}";"#
         );
         let settings = [
-            (
-                "sasl.enabled.mechanisms",
-                "SCRAM-SHA-256,SCRAM-SHA-512,PLAIN,OAUTHBEARER".to_owned(),
-            ),
+            ("sasl.enabled.mechanisms", "SCRAM-SHA-256,SCRAM-SHA-512,PLAIN,OAUTHBEARER".to_owned()),
             ("scram-sha-256.sasl.jaas.config", scram.clone()),
             ("scram-sha-512.sasl.jaas.config", scram),
             ("plain.sasl.jaas.config", plain),
@@ -191,18 +179,10 @@ fn one_line(pem: &str) -> String {
 
 fn openssl(dir: &Path, arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("openssl");
-    let output = command
-        .current_dir(dir)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output();
+    let output = command.current_dir(dir).args(arguments).stdin(Stdio::null()).output();
     let output =
         output.context("no openssl to make certificates with: install the package `openssl`")?;
-    ensure!(
-        output.status.success(),
-        "openssl: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 

@@ -23,12 +23,8 @@ pub(super) fn spawn(command: Command) -> io::Result<Child> {
         send
     });
     let (answer, child) = channel();
-    orders
-        .send((command, answer))
-        .expect("the supervising thread never ends");
-    child
-        .recv()
-        .expect("the supervising thread answers every order")
+    orders.send((command, answer)).expect("the supervising thread never ends");
+    child.recv().expect("the supervising thread answers every order")
 }
 
 fn serve(orders: &Receiver<Order>) {

@@ -54,6 +54,7 @@ impl<O> Core<O> {
                 credit_records: 0,
                 credit_bytes: 0,
                 broken: None,
+                end: None,
                 paused: self.paused_all,
                 frozen: false,
                 unadmitted: VecDeque::new(),

@@ -55,6 +55,14 @@ impl<O> Core<O> {
         }
     }
 
+    pub(super) fn on_ends(&mut self, ends: Vec<Position>) {
+        for end in ends {
+            if let Some(partition) = self.get_mut(&end.partition) {
+                partition.end = partition.end.max(Some(end.next));
+            }
+        }
+    }
+
     /// At most once: progress past the delivered records is stored before they run, one call at a
     /// time.
     pub(super) fn pump_admission(&mut self, actions: &mut Vec<Action<O>>) {
@@ -255,7 +263,6 @@ impl<O> Core<O> {
             Then::DeadLetter => {
                 self.totals.dead_letters += 1;
                 let letter = DeadLetter { reason, error: error.clone(), without_value: false };
-                let reason = reason.as_str();
                 actions.push(Action::Tell(EngineEvent::DeadLettered { record, reason, error }));
                 Outcome::Dead(letter)
             }

@@ -38,6 +38,7 @@ pub(crate) enum Event<O> {
         epoch: Epoch,
         error: String,
     },
+    Ends(Vec<Position>),
     GroupChanged,
     SourceFailed(SourceError),
     Completed(Vec<Completion<O>>),
@@ -72,8 +73,6 @@ pub(crate) enum Event<O> {
         why: String,
         within: Option<Duration>,
     },
-    /// The time a `WakeAt` asked for has come, or something outside wants a fresh look.
-    Tick,
 }
 
 /// What the outside world must do.

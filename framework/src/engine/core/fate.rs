@@ -92,6 +92,13 @@ impl<O> Core<O> {
         self.committing.refusals = 0;
         self.totals.commits += 1;
         self.totals.committed_records += batch.len() as u64;
+        for done in batch.finished() {
+            match &done.outcome {
+                Outcome::Emit(outputs) => self.totals.committed_outputs += outputs.len() as u64,
+                Outcome::Filtered => self.totals.committed_filtered += 1,
+                Outcome::Dead(_) => {}
+            }
+        }
         let mut positions = Vec::new();
         let mut rest = batch.finished();
         for span in batch.spans() {
@@ -192,7 +199,6 @@ impl<O> Core<O> {
                     error: error.clone(),
                     without_value: false,
                 });
-                let reason = reason.as_str();
                 actions.push(Action::Tell(EngineEvent::DeadLettered { record, reason, error }));
             }
             (outcome, Then::Skip) => {

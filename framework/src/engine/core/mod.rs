@@ -79,6 +79,8 @@ struct Partition<O> {
     /// It stopped by name at what was delivered last; what was delivered is still finished.
     broken: Option<String>,
     paused: bool,
+    /// The end of its log as the source last saw it.
+    end: Option<Offset>,
     /// Set by a revocation or a seek: nothing more is started.
     frozen: bool,
     /// At most once: delivered, waiting to be admitted.
@@ -222,6 +224,7 @@ impl<O> Core<O> {
             Event::PartitionFailed { partition, epoch, error } => {
                 self.on_partition_failed(&partition, epoch, error, actions);
             }
+            Event::Ends(ends) => self.on_ends(ends),
             Event::GroupChanged => self.committing.hurry(self.now),
             Event::SourceFailed(error) => self.on_source_failed(error, actions),
             Event::Completed(completions) => self.on_completed(completions, actions),
@@ -243,7 +246,6 @@ impl<O> Core<O> {
                 self.begin_stop(why, None, actions);
                 self.stop_within(within);
             }
-            Event::Tick => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Core, Phase};
-use crate::record::{Coordinates, Epoch, Offset, PartitionId};
+use crate::record::{Coordinates, Epoch, Offset, PartitionId, Timestamp};
 
 /// Everything that was counted since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -17,6 +17,10 @@ pub struct Totals {
     pub outputs: u64,
     /// Records whose results, dead letters or skips are stored.
     pub committed_records: u64,
+    /// Results that are stored.
+    pub committed_outputs: u64,
+    /// Records without result, on purpose, whose progress is stored.
+    pub committed_filtered: u64,
     /// Commits that were stored.
     pub commits: u64,
     /// Commits that were definitely not stored and are tried again.
@@ -58,10 +62,17 @@ pub struct PartitionStatus {
     /// The highest finished offset; what lies between it and `contiguous` is finished but waits
     /// for the record that holds the partition back.
     pub highest_finished: Option<Offset>,
+    /// The end of the log as far as it was seen: at least one behind the last record read.
+    pub end: Option<Offset>,
+    /// By how much the oldest record that is not stored is behind this moment, by the broker's
+    /// timestamp; `None` if everything read is stored or the record has no timestamp.
+    pub lag: Option<Duration>,
     /// Records read and not stored.
     pub in_flight_records: usize,
     /// Their bytes of key, value and headers.
     pub in_flight_bytes: usize,
+    /// The oldest record that is held, for `lag`, which needs a clock.
+    pub(crate) oldest: Option<Timestamp>,
     /// The oldest unfinished record.
     pub holder: Option<Holder>,
 }
@@ -103,6 +114,8 @@ pub(crate) struct CoreStatus {
     pub(crate) partitions: Vec<PartitionStatus>,
     pub(crate) totals: Totals,
     pub(crate) stopping: bool,
+    /// Partitions held back for longer than `stuck_after`.
+    pub(crate) stuck: usize,
     /// Filled in by the loop, which hears of it.
     pub(crate) health: Option<crate::source::Health>,
 }
@@ -126,6 +139,9 @@ impl<O> Core<O> {
                 committed: p.committed,
                 contiguous: p.tracker.contiguous(),
                 highest_finished: p.tracker.highest_finished(),
+                end: p.end.max(p.is_read().then(|| p.tracker.delivered())),
+                lag: None,
+                oldest: p.tracker.oldest().and_then(|record| record.timestamp),
                 in_flight_records: p.tracker.len() + p.cut_records,
                 in_flight_bytes: p.tracker.bytes() + p.cut_bytes,
                 holder: p.tracker.holder().map(|holder| Holder {
@@ -138,12 +154,11 @@ impl<O> Core<O> {
             })
             .collect();
         partitions.sort_by(|a, b| a.partition.cmp(&b.partition));
-        CoreStatus {
-            partitions,
-            totals: self.totals,
-            stopping: self.stopping.is_some(),
-            health: None,
-        }
+        let limit = self.config.limits.stuck_after;
+        let held = partitions.iter().filter_map(|p| p.holder.as_ref());
+        let stuck = held.filter(|holder| holder.age >= limit).count();
+        let stopping = self.stopping.is_some();
+        CoreStatus { partitions, totals: self.totals, stopping, stuck, health: None }
     }
 
     /// What was counted since the start.

@@ -1,7 +1,13 @@
 //! One guarantee each: how claims, commits and progress are put together.
 //!
 //! The engine's delivery task owns a [`Delivery`] and calls it one call at a time; no call is
-//! cancelled.
+//! cancelled. What a guarantee knows of threads, lanes and rebalances: nothing.
+
+mod at_least_once;
+mod at_most_once;
+mod exactly_once;
+mod group;
+mod ordered_commits;
 
 use std::sync::Arc;
 
@@ -15,6 +21,12 @@ use crate::sink::{
 };
 use crate::source::{GroupOffsets, Position};
 
+pub use at_least_once::{CommitHook, GroupCommits};
+
+pub(crate) use at_least_once::AtLeastOnce;
+pub(crate) use at_most_once::AtMostOnce;
+pub(crate) use exactly_once::ExactlyOnce;
+
 /// The promise a pipeline makes about what its sink shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Guarantee {
@@ -24,6 +36,17 @@ pub enum Guarantee {
     AtLeastOnce,
     /// Every record's results at most once.
     AtMostOnce,
+}
+
+impl Guarantee {
+    /// The guarantee as it is written in settings and labels: `exactly-once`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "exactly-once",
+            Self::AtLeastOnce => "at-least-once",
+            Self::AtMostOnce => "at-most-once",
+        }
+    }
 }
 
 /// Where progress lives.
@@ -65,4 +88,34 @@ pub(crate) trait Delivery<O>: Send {
     async fn settle(&mut self);
     async fn release(&mut self, partitions: &[PartitionId]);
     async fn close(&mut self);
+}
+
+/// The fate of a batch that a plain sink refused to write, its rejections dealt with already.
+fn fate_of_write(error: SinkError) -> Fate {
+    match error {
+        SinkError::Retry(cause) => aborted(cause),
+        SinkError::Fenced(cause) => Fate::Fenced(cause),
+        SinkError::Rejected(rejection) => Fate::Aborted(rejection.cause),
+        SinkError::Stop(error) => Fate::Stop(error),
+    }
+}
+
+/// Nothing was stored: try again, unless only an operator can help.
+fn aborted(cause: Cause) -> Fate {
+    if cause.is_for_operator() {
+        Fate::Stop(Error::sink_failed(cause))
+    } else {
+        Fate::Aborted(cause)
+    }
+}
+
+/// Whether the record that a sink blames is in the batch at all.
+fn contains<O>(batch: &Batch<O>, record: &Coordinates) -> bool {
+    let mut records = batch.finished().iter().map(|finished| &finished.record);
+    records.any(|known| known.offset == record.offset && known.partition == record.partition)
+}
+
+/// The place of the last record of a batch.
+fn last_record<O>(batch: &Batch<O>) -> Option<Coordinates> {
+    Some(batch.finished().last()?.record.coordinates())
 }
