@@ -224,3 +224,6 @@ mod json {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

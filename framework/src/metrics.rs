@@ -297,3 +297,6 @@ fn float(number: usize) -> f64 {
 fn position(offset: Offset) -> f64 {
     offset.get() as f64
 }
+
+#[cfg(test)]
+mod tests;

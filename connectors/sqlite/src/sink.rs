@@ -126,9 +126,7 @@ where
         if !self.settings.path.exists() {
             let path = self.settings.path.display();
             let error = Error::configuration("path", format_args!("{path} does not exist"));
-            return Err(SinkError::Stop(
-                error.remedy("create the database with its tables first"),
-            ));
+            return Err(SinkError::Stop(error.remedy("create the database with its tables first")));
         }
         let mut conn = self
             .settings
@@ -193,20 +191,13 @@ where
             Some(conn) => conn,
             None => connect(&self.settings).await?,
         };
-        let transaction = Transaction {
-            opened,
-            write_with: self.write_with.as_ref(),
-            expected: &expected,
-            end,
-        };
+        let transaction =
+            Transaction { opened, write_with: self.write_with.as_ref(), expected: &expected, end };
         let result = match encoded {
             Ok(encoded) => transaction.run(&mut conn, batch, encoded).await,
             Err(rejection) => transaction.believe(&mut conn, rejection.into()).await,
         };
-        if !result
-            .as_ref()
-            .is_err_and(|failure| failure.taints_connection)
-        {
+        if !result.as_ref().is_err_and(|failure| failure.taints_connection) {
             self.conn = Some(conn);
         }
         result
@@ -237,13 +228,9 @@ where
         // A connection that may hold a transaction is gone with it: claims start afresh.
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => connect(&self.settings)
-                .await
-                .map_err(Failure::into_sink_error)?,
+            None => connect(&self.settings).await.map_err(Failure::into_sink_error)?,
         };
-        let claims = opened
-            .store
-            .claim(&mut conn, partitions, &mut opened.ownership);
+        let claims = opened.store.claim(&mut conn, partitions, &mut opened.ownership);
         let claims = claims.await.map_err(Failure::into_sink_error)?;
         self.conn = Some(conn);
         Ok(claims)
@@ -253,9 +240,7 @@ where
         let opened = self.opened.as_ref().expect("a sink is opened first");
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => connect(&self.settings)
-                .await
-                .map_err(Failure::into_commit_error)?,
+            None => connect(&self.settings).await.map_err(Failure::into_commit_error)?,
         };
         let moved = opened.store.reposition(&mut conn, moves, &opened.ownership);
         moved.await.map_err(Failure::into_commit_error)?;

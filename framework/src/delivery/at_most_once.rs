@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::group::{Group, sink_error};
-use super::{Delivery, Fate, Guarantee, Progress};
+use super::{Delivery, Fate, Guarantee, Progress, has_content};
 use crate::batch::{Batch, DeadLetter, DeadReason, Outcome};
 use crate::error::Error;
 use crate::metrics::Meter;
@@ -110,6 +110,9 @@ impl<S: Sink> Delivery<S::Output> for AtMostOnce<S> {
 
     /// Progress was stored before the records ran, so whatever happens here they count as done.
     async fn commit(&mut self, batch: Batch<S::Output>) -> (Batch<S::Output>, Fate) {
+        if !has_content(&batch) {
+            return (batch, Fate::Committed);
+        }
         match self.sink.write(&batch).await {
             Ok(()) => (batch, Fate::Committed),
             Err(SinkError::Stop(error)) => (batch, Fate::Stop(error)),
@@ -134,5 +137,115 @@ fn fate_of_given_up(error: SinkError) -> Fate {
     match error {
         SinkError::Retry(cause) if cause.is_for_operator() => Fate::Stop(Error::sink_failed(cause)),
         _ => Fate::Committed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::test_doubles::{
+        self as doubles, PlainSink, batch_of, cause, context, emits, finished, position, span,
+    };
+    use super::*;
+    use crate::batch::Outputs;
+    use crate::sink::Rejection;
+    use crate::source::SourceError;
+
+    type Letters = Arc<Mutex<Vec<Vec<(i64, DeadReason)>>>>;
+
+    /// A sink that refuses results with this error, and notes the dead letters of each write.
+    fn failing(error: fn() -> SinkError) -> (PlainSink, Letters) {
+        let letters = Letters::default();
+        let notes = Arc::clone(&letters);
+        let sink = PlainSink::new(move |batch| {
+            let dead = batch.dead_letters();
+            let dead = dead.map(|(finished, letter)| (finished.record.offset.get(), letter.reason));
+            notes.lock().expect("no panic").push(dead.collect());
+            Err(error())
+        });
+        (sink, letters)
+    }
+
+    async fn opened(sink: PlainSink, dead_letters: DeadLetters) -> AtMostOnce<PlainSink> {
+        let mut delivery = AtMostOnce::new(sink);
+        delivery.attach(doubles::Group::new());
+        let context = context(dead_letters);
+        delivery.open(&context).await.expect("the sink opens");
+        delivery
+    }
+
+    /// A result, nothing, a filtered record and a dead letter.
+    fn mixed() -> Batch<i64> {
+        let dead = Outcome::Dead(DeadLetter {
+            reason: DeadReason::Decode,
+            error: "no json".into(),
+            without_value: false,
+        });
+        Batch::new(
+            vec![span(0, 1, 1, 5)],
+            vec![
+                emits(0, 1, 1),
+                finished(0, 2, Outcome::Emit(Outputs::None)),
+                finished(0, 3, Outcome::Filtered),
+                finished(0, 4, dead),
+            ],
+        )
+    }
+
+    #[tokio::test]
+    async fn offsets_are_committed_before_records_run() {
+        let group = doubles::Group::new();
+        group.answer(SourceError::Retry(cause("down")));
+        group.answer(SourceError::Fenced(cause("generation")));
+        let mut delivery = AtMostOnce::new(PlainSink::new(|_| Ok(())));
+        delivery.attach(Arc::clone(&group) as _);
+        let positions = [position(0, 8)];
+        let refused = delivery.admit(&positions).await;
+        assert!(matches!(refused, Err(SinkError::Retry(_))));
+        let refused = delivery.admit(&positions).await;
+        assert!(matches!(refused, Err(SinkError::Fenced(_))));
+        delivery.admit(&positions).await.expect("the group answers");
+        assert_eq!(group.commits().len(), 3);
+        let (_, fate) = delivery.commit(batch_of(3)).await;
+        assert!(matches!(fate, Fate::Committed));
+        assert_eq!(group.commits().len(), 3, "no offset moves at the commit");
+    }
+
+    #[tokio::test]
+    async fn results_that_were_not_written_are_offered_once_as_dead_letters() {
+        let errors: [fn() -> SinkError; 3] = [
+            || SinkError::Retry(cause("down")),
+            || SinkError::Rejected(Rejection::of_some_record(cause("bad"))),
+            || SinkError::Fenced(cause("other")),
+        ];
+        for error in errors {
+            let (sink, letters) = failing(error);
+            let calls = sink.calls.clone();
+            let mut delivery = opened(sink, DeadLetters::Expected).await;
+            let (_, fate) = delivery.commit(mixed()).await;
+            assert!(matches!(fate, Fate::Committed), "{fate:?}");
+            let decode = (4, DeadReason::Decode);
+            let offered = vec![(1, DeadReason::NotWritten), decode];
+            assert_eq!(*letters.lock().expect("no panic"), [vec![decode], offered]);
+            assert_eq!(calls.of("write"), [vec![1], vec![]], "no result is written twice");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sink_without_a_place_for_dead_letters_is_not_offered_any() {
+        let (sink, letters) = failing(|| SinkError::Retry(cause("down")));
+        let mut delivery = opened(sink, DeadLetters::Never).await;
+        let (_, fate) = delivery.commit(batch_of(2)).await;
+        assert!(matches!(fate, Fate::Committed));
+        assert_eq!(letters.lock().expect("no panic").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_sink_that_only_an_operator_can_mend_does_not_eat_the_whole_stream() {
+        let (sink, _) = failing(|| SinkError::Retry(cause("no table").needs_operator()));
+        let mut delivery = opened(sink, DeadLetters::Expected).await;
+        let (_, fate) = delivery.commit(batch_of(2)).await;
+        assert!(matches!(fate, Fate::Stop(error) if error.is_sink()));
     }
 }

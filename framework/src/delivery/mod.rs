@@ -5,9 +5,13 @@
 
 mod at_least_once;
 mod at_most_once;
+mod bisect;
 mod exactly_once;
 mod group;
+mod isolate;
 mod ordered_commits;
+#[cfg(test)]
+mod test_doubles;
 
 use std::sync::Arc;
 
@@ -100,6 +104,16 @@ fn fate_of_write(error: SinkError) -> Fate {
     }
 }
 
+/// The fate of a batch that was not committed, its rejections dealt with already.
+fn fate_of_commit(error: CommitError) -> Fate {
+    match error {
+        CommitError::Aborted(cause) => aborted(cause),
+        CommitError::Fenced(cause) => Fate::Fenced(cause),
+        CommitError::InDoubt(cause) => Fate::InDoubt(cause),
+        CommitError::Rejected(rejection) => Fate::Aborted(rejection.cause),
+    }
+}
+
 /// Nothing was stored: try again, unless only an operator can help.
 fn aborted(cause: Cause) -> Fate {
     if cause.is_for_operator() {
@@ -107,6 +121,11 @@ fn aborted(cause: Cause) -> Fate {
     } else {
         Fate::Aborted(cause)
     }
+}
+
+/// Whether there is anything for a sink to write: a batch may be nothing but progress.
+fn has_content<O>(batch: &Batch<O>) -> bool {
+    batch.outputs().next().is_some() || batch.dead_letters().next().is_some()
 }
 
 /// Whether the record that a sink blames is in the batch at all.

@@ -1,5 +1,6 @@
 //! From a job to a running engine: checks, opens the sink, then the source, then starts the loop.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,11 +36,27 @@ impl<O: Send + Sync + 'static> Job<O> {
     /// A setting that cannot work, a source or sink that cannot be opened, or whatever ended the
     /// pipeline before a signal did.
     pub async fn run(self) -> Result<Summary, Error> {
+        self.run_with(|_| std::future::ready(())).await
+    }
+
+    /// As [`Job::run`], beside a companion that is given the handle once the pipeline runs: an
+    /// admin endpoint, a progress bar, a condition that ends it. The companion ends with the
+    /// pipeline.
+    ///
+    /// # Errors
+    /// As [`Job::run`].
+    pub async fn run_with<F, W>(self, companion: F) -> Result<Summary, Error>
+    where
+        F: FnOnce(Handle) -> W,
+        W: Future<Output = ()> + Send + 'static,
+    {
         let handle = self.start().await?;
         let watched = handle.clone();
         let signals = tokio::spawn(async move { watch_signals(&watched).await });
+        let companion = tokio::spawn(companion(handle.clone()));
         let result = handle.join().await;
         signals.abort();
+        companion.abort();
         result
     }
 
@@ -193,7 +210,7 @@ async fn watch_signals(handle: &Handle) {
         }
     };
     let name = signals.next().await;
-    handle.begin_stop(name, None);
+    handle.begin_stop(name);
     let name = signals.next().await;
     tracing::warn!(signal = name, "second signal, giving up at once");
     handle.give_up();

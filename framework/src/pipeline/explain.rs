@@ -1,7 +1,6 @@
 //! A job in words: what it reads, does and writes, what it promises and what it does not.
 
 use std::fmt;
-use std::time::Duration;
 
 use super::job::Job;
 use crate::delivery::{GroupCommits, Guarantee};
@@ -34,9 +33,9 @@ impl Explanation {
 }
 
 /// The column of labels is this wide.
-const LABELS: usize = 13;
+const LABELS: usize = 15;
 /// Lines are broken at this width, labels not counted.
-const WIDTH: usize = 84;
+const WIDTH: usize = 80;
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -164,12 +163,8 @@ fn pace(commits: Option<&GroupCommits>) -> String {
     match commits {
         None | Some(GroupCommits::Sync) => "waiting for each answer".to_owned(),
         Some(GroupCommits::Async(_)) => "without waiting, in order".to_owned(),
-        Some(GroupCommits::Every(pace)) => every(*pace),
+        Some(GroupCommits::Every(pace)) => format!("at least {pace:?} apart"),
     }
-}
-
-fn every(pace: Duration) -> String {
-    format!("at most once in {pace:?}")
 }
 
 fn line(label: &'static str, text: String) -> Entry {

@@ -147,3 +147,6 @@ impl<H: fmt::Debug, T: fmt::Debug> fmt::Debug for Results<H, T> {
         write!(f, "{kind} → {:?} → {:?}", self.head, self.tail)
     }
 }
+
+#[cfg(test)]
+mod tests;

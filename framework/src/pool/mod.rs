@@ -185,3 +185,8 @@ fn panicked<O>(payload: Box<dyn Any + Send>) -> Attempt<O> {
         retriable: true,
     })
 }
+
+#[cfg(test)]
+mod measure;
+#[cfg(test)]
+mod tests;
