@@ -10,8 +10,10 @@ use std::fmt;
 use tidegate::Cause;
 use tidegate::batch::Span;
 use tidegate::record::{Offset, PartitionId, Topic};
-use tidegate::sink::{Claim, ClaimRequest, Stored, TopicId};
+use tidegate::sink::{Claim, ClaimRequest, Move, Stored, TopicId};
 use uuid::Uuid;
+
+use crate::fate::{Failure, Fate};
 
 /// A row of stored progress as a claim finds it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,14 +69,9 @@ pub fn answer_claims(
             Stored::Nothing | Stored::Added => answers.unborn.push(partition.clone()),
             _ => {}
         }
-        answers.claims.push(Claim {
-            partition: partition.clone(),
-            stored,
-        });
+        answers.claims.push(Claim { partition: partition.clone(), stored });
     }
-    answers
-        .take
-        .sort_by(|left, right| left.partition.cmp(&right.partition));
+    answers.take.sort_by(|left, right| left.partition.cmp(&right.partition));
     answers
 }
 
@@ -136,15 +133,25 @@ impl fmt::Display for NotHeld {
 
 impl std::error::Error for NotHeld {}
 
+impl From<NotHeld> for Failure {
+    fn from(not_held: NotHeld) -> Self {
+        Self::new(Fate::Fenced, Cause::new(not_held))
+    }
+}
+
 impl Ownership {
     /// Notes a claim.
     pub fn hold(&mut self, partition: PartitionId, claim: i64, owner: Uuid) {
         self.held.insert(partition, (claim, owner));
     }
 
-    /// Forgets a claim and returns it.
-    pub fn drop_claim(&mut self, partition: &PartitionId) -> Option<(i64, Uuid)> {
-        self.held.remove(partition)
+    /// Forgets the claims on these partitions and returns those that there were.
+    pub fn give_up(&mut self, partitions: &[PartitionId]) -> Vec<(PartitionId, i64, Uuid)> {
+        let held = partitions.iter().filter_map(|partition| {
+            let (claim, owner) = self.held.remove(partition)?;
+            Some((partition.clone(), claim, owner))
+        });
+        held.collect()
     }
 
     /// The claim on a partition, if it is ours.
@@ -154,9 +161,38 @@ impl Ownership {
 
     /// All claims, sorted by partition.
     pub fn iter(&self) -> impl Iterator<Item = (&PartitionId, i64, Uuid)> {
-        self.held
-            .iter()
-            .map(|(partition, &(claim, owner))| (partition, claim, owner))
+        self.held.iter().map(|(partition, &(claim, owner))| (partition, claim, owner))
+    }
+
+    /// Notes what a claim took: `taken` as the rows show it now, `unborn` with the claim that their
+    /// rows are inserted with.
+    pub fn hold_all(
+        &mut self,
+        taken: impl IntoIterator<Item = (PartitionId, i64)>,
+        unborn: Vec<PartitionId>,
+        owner: Uuid,
+    ) {
+        for (partition, claim) in taken {
+            self.hold(partition, claim, owner);
+        }
+        for partition in unborn {
+            self.hold(partition, 1, owner);
+        }
+    }
+
+    /// The compare of these moves; a move that expects nothing to be stored has none.
+    ///
+    /// # Errors
+    /// The first partition that is not ours.
+    pub fn expect_moves(&self, moves: &[Move]) -> Result<Vec<Expectation>, NotHeld> {
+        let mut expected = Vec::new();
+        for to in moves {
+            if let Some(first) = to.expected {
+                expected.push(self.expect_one(&to.partition, first, to.next)?);
+            }
+        }
+        expected.sort_by(|left, right| left.partition.cmp(&right.partition));
+        Ok(expected)
     }
 
     /// The compare of these spans, in their order, which is sorted by partition. A span without
@@ -172,19 +208,13 @@ impl Ownership {
             .collect()
     }
 
-    /// The compare of one partition.
-    ///
-    /// # Errors
-    /// If it is not ours.
-    pub fn expect_one(
+    fn expect_one(
         &self,
         partition: &PartitionId,
         first: Offset,
         next: Offset,
     ) -> Result<Expectation, NotHeld> {
-        let (claim, owner) = self
-            .get(partition)
-            .ok_or_else(|| NotHeld(partition.clone()))?;
+        let (claim, owner) = self.get(partition).ok_or_else(|| NotHeld(partition.clone()))?;
         Ok(Expectation {
             partition: partition.clone(),
             first: first.get(),
@@ -207,11 +237,7 @@ pub enum Compare {
 impl Compare {
     /// Whether as many rows matched as were expected to.
     pub fn of(matched: u64, expected: &[Expectation]) -> Self {
-        if usize::try_from(matched) == Ok(expected.len()) {
-            Self::Holds
-        } else {
-            Self::Differs
-        }
+        if usize::try_from(matched) == Ok(expected.len()) { Self::Holds } else { Self::Differs }
     }
 }
 
@@ -273,18 +299,9 @@ mod tests {
         assert!(matches!(unknown, Stored::At(_)));
         let recreated = stored_answer(&asked(1, Some(2)), Some(&row(1, 7, Some(1))), Some(3));
         assert!(matches!(recreated, Stored::Refused(_)));
-        assert!(matches!(
-            stored_answer(&asked(1, None), None, None),
-            Stored::Nothing
-        ));
-        assert!(matches!(
-            stored_answer(&asked(4, None), None, Some(3)),
-            Stored::Added
-        ));
-        assert!(matches!(
-            stored_answer(&asked(2, None), None, Some(3)),
-            Stored::Refused(_)
-        ));
+        assert!(matches!(stored_answer(&asked(1, None), None, None), Stored::Nothing));
+        assert!(matches!(stored_answer(&asked(4, None), None, Some(3)), Stored::Added));
+        assert!(matches!(stored_answer(&asked(2, None), None, Some(3)), Stored::Refused(_)));
         let negative = stored_answer(&asked(1, None), Some(&row(1, -1, None)), Some(3));
         assert!(matches!(negative, Stored::Refused(_)));
     }
@@ -301,10 +318,7 @@ mod tests {
         ownership.hold(PartitionId::new("t", 0), 4, Uuid::nil());
         let expected = ownership.expect(&[span(0, 5, 9), span(1, 3, 3)]).unwrap();
         assert_eq!(expected.len(), 1);
-        assert_eq!(
-            (expected[0].first, expected[0].next, expected[0].claim),
-            (5, 9, 4)
-        );
+        assert_eq!((expected[0].first, expected[0].next, expected[0].claim), (5, 9, 4));
         let refused = ownership.expect(&[span(0, 5, 9), span(1, 3, 4)]);
         assert_eq!(refused, Err(NotHeld(PartitionId::new("t", 1))));
     }

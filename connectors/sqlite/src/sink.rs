@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
+use tidegate::Error;
 use tidegate::batch::Batch;
 use tidegate::record::PartitionId;
 use tidegate::sink::{
     Claim, ClaimRequest, CommitError, Move, Sink, SinkContext, SinkDescription, SinkError,
     TransactionalSink,
 };
-use tidegate::{Cause, Error};
-use tidegate_sql::{DeadLetterTable, Failure, Fate, Ownership, Phase, Table, Target};
+use tidegate_sql::{DeadLetterTable, Failure, Ownership, Phase, Table, Target};
 
 use crate::check;
 use crate::connection::Settings;
@@ -126,9 +126,7 @@ where
         if !self.settings.path.exists() {
             let path = self.settings.path.display();
             let error = Error::configuration("path", format_args!("{path} does not exist"));
-            return Err(SinkError::Stop(
-                error.remedy("create the database with its tables first"),
-            ));
+            return Err(SinkError::Stop(error.remedy("create the database with its tables first")));
         }
         let mut conn = self
             .settings
@@ -182,10 +180,7 @@ where
     ) -> Result<(), Failure> {
         let opened = self.opened.as_ref().expect("a sink is opened first");
         let expected = match progress {
-            Progress::Stored => opened
-                .ownership
-                .expect(batch.spans())
-                .map_err(|gone| Failure::new(Fate::Fenced, Cause::new(gone)))?,
+            Progress::Stored => opened.ownership.expect(batch.spans())?,
             Progress::Elsewhere => Vec::new(),
         };
         let encoded = Encoded::new(&self.target.tables, &opened.plans, &opened.group, batch);
@@ -193,20 +188,13 @@ where
             Some(conn) => conn,
             None => connect(&self.settings).await?,
         };
-        let transaction = Transaction {
-            opened,
-            write_with: self.write_with.as_ref(),
-            expected: &expected,
-            end,
-        };
+        let transaction =
+            Transaction { opened, write_with: self.write_with.as_ref(), expected: &expected, end };
         let result = match encoded {
             Ok(encoded) => transaction.run(&mut conn, batch, encoded).await,
             Err(rejection) => transaction.believe(&mut conn, rejection.into()).await,
         };
-        if !result
-            .as_ref()
-            .is_err_and(|failure| failure.taints_connection)
-        {
+        if !result.as_ref().is_err_and(|failure| failure.taints_connection) {
             self.conn = Some(conn);
         }
         result
@@ -237,13 +225,9 @@ where
         // A connection that may hold a transaction is gone with it: claims start afresh.
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => connect(&self.settings)
-                .await
-                .map_err(Failure::into_sink_error)?,
+            None => connect(&self.settings).await.map_err(Failure::into_sink_error)?,
         };
-        let claims = opened
-            .store
-            .claim(&mut conn, partitions, &mut opened.ownership);
+        let claims = opened.store.claim(&mut conn, partitions, &mut opened.ownership);
         let claims = claims.await.map_err(Failure::into_sink_error)?;
         self.conn = Some(conn);
         Ok(claims)
@@ -253,9 +237,7 @@ where
         let opened = self.opened.as_ref().expect("a sink is opened first");
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => connect(&self.settings)
-                .await
-                .map_err(Failure::into_commit_error)?,
+            None => connect(&self.settings).await.map_err(Failure::into_commit_error)?,
         };
         let moved = opened.store.reposition(&mut conn, moves, &opened.ownership);
         moved.await.map_err(Failure::into_commit_error)?;
@@ -277,13 +259,7 @@ where
         let Some(opened) = self.opened.as_mut() else {
             return;
         };
-        let held: Vec<_> = partitions
-            .iter()
-            .filter_map(|partition| {
-                let (claim, owner) = opened.ownership.drop_claim(partition)?;
-                Some((partition.clone(), claim, owner))
-            })
-            .collect();
+        let held = opened.ownership.give_up(partitions);
         let Some(mut conn) = self.conn.take() else {
             return;
         };

@@ -45,11 +45,8 @@ impl Store {
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(before)?;
         let rows = self.rows(&mut tx, asked.iter().map(|asked| &asked.partition));
         let rows = rows.await.map_err(before)?;
-        let Answers {
-            claims,
-            take,
-            unborn,
-        } = answer_claims(asked, &rows, |topic| highest_index(&rows, topic));
+        let Answers { claims, take, unborn } =
+            answer_claims(asked, &rows, |topic| highest_index(&rows, topic));
         let text: Arc<str> = format!(
             "UPDATE {} SET claim = claim + 1, owner = ?, topic_id = coalesce(topic_id, ?), \
              updated_at = {NOW} WHERE group_id = ? AND topic = ? AND partition = ?",
@@ -67,17 +64,12 @@ impl Store {
                 .await
                 .map_err(before)?;
         }
-        tx.commit()
-            .await
-            .map_err(|error| failure(&error, Phase::CommitSent))?;
-        for row in rows {
-            if take.iter().any(|taken| taken.partition == row.partition) {
-                ownership.hold(row.partition, row.claim + 1, owner);
-            }
-        }
-        for partition in unborn {
-            ownership.hold(partition, 1, owner);
-        }
+        tx.commit().await.map_err(|error| failure(&error, Phase::CommitSent))?;
+        let taken = rows
+            .into_iter()
+            .filter(|row| take.iter().any(|taken| taken.partition == row.partition))
+            .map(|row| (row.partition, row.claim + 1));
+        ownership.hold_all(taken, unborn, owner);
         Ok(claims)
     }
 
@@ -89,13 +81,7 @@ impl Store {
         ownership: &Ownership,
     ) -> Result<(), Failure> {
         let before = |error| failure(&error, Phase::BeforeCommit);
-        let mut expected = Vec::new();
-        for to in moves {
-            if let Some(first) = to.expected {
-                let row = ownership.expect_one(&to.partition, first, to.next);
-                expected.push(row.map_err(|gone| Failure::new(Fate::Fenced, Cause::new(gone)))?);
-            }
-        }
+        let expected = ownership.expect_moves(moves)?;
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(before)?;
         for to in moves.iter().filter(|to| to.expected.is_none()) {
             let held = ownership.get(&to.partition);
@@ -106,9 +92,7 @@ impl Store {
             tx.rollback().await.map_err(before)?;
             return Err(self.fenced(conn, &expected).await);
         }
-        tx.commit()
-            .await
-            .map_err(|error| failure(&error, Phase::CommitSent))
+        tx.commit().await.map_err(|error| failure(&error, Phase::CommitSent))
     }
 
     /// Inserts a start if nothing is stored. A row that another instance inserted for us, still

@@ -180,7 +180,7 @@ impl Handle {
     /// The error the pipeline ended with, a missed deadline included. Nothing is lost by a missed
     /// deadline: what was not stored will be read again.
     pub async fn stop(&self, within: Duration) -> Result<Summary, Error> {
-        self.begin_stop("handle", Some(within));
+        self.ask_to_stop("handle", Some(within));
         self.join().await
     }
 
@@ -198,13 +198,18 @@ impl Handle {
         taken.unwrap_or_else(|| Err(Error::deadline(format_args!("ended already: {}", ended.text))))
     }
 
-    pub(super) fn begin_stop(&self, why: &str, within: Option<Duration>) {
+    /// Begins to drain within `stop_max` and does not wait for it. `why` is logged.
+    pub fn begin_stop(&self, why: &str) {
+        self.ask_to_stop(why, None);
+    }
+
+    fn ask_to_stop(&self, why: &str, within: Option<Duration>) {
         let ask = Ask::Stop { why: why.to_owned(), within };
         // An engine that is gone needs no stop.
         let _ = self.requests.send(Request { ask, reply: None });
     }
 
-    pub(super) fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         let _ = self.requests.send(Request { ask: Ask::GiveUp, reply: None });
     }
 
