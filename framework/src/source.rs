@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::Cause;
+use crate::error::{Cause, Error};
 use crate::record::{Epoch, Offset, PartitionId, RawRecord, Timestamp, Topic};
 use crate::sink::TopicId;
 
@@ -348,7 +348,7 @@ pub enum SourceError {
     /// The member lost its place in the group.
     Fenced(Cause),
     /// It can never work as configured, or ended for good: stop.
-    Stop(crate::Error),
+    Stop(Error),
 }
 
 impl fmt::Display for SourceError {

@@ -105,9 +105,7 @@ impl ClientContext for Context {
 /// A token, if the connection is protected by tokens at all.
 pub(crate) fn fresh_token(source: Option<&TokenSource>) -> Result<OAuthToken, Box<dyn StdError>> {
     match source {
-        Some(source) => source
-            .fresh()
-            .map_err(|error| -> Box<dyn StdError> { error }),
+        Some(source) => source.fresh().map_err(|error| -> Box<dyn StdError> { error }),
         None => Err("no source of tokens is set".into()),
     }
 }
@@ -152,11 +150,7 @@ impl ConsumerContext for Context {
             .iter()
             .map(|element| PartitionId::new(element.topic(), element.partition()))
             .collect();
-        self.note(if assign {
-            Heard::Assign(partitions)
-        } else {
-            Heard::Revoke(partitions)
-        });
+        self.note(if assign { Heard::Assign(partitions) } else { Heard::Revoke(partitions) });
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {

@@ -70,10 +70,7 @@ pub(crate) fn check(
 /// Assigns one partition anew at this offset, without a rebalance: its fetcher had ended.
 pub(crate) fn reassign(consumer: &Consumer, id: &PartitionId, next: Offset) -> KafkaResult<()> {
     let (topic, index) = (id.topic().as_str(), id.index());
-    if !matches!(
-        consumer.rebalance_protocol(),
-        RebalanceProtocol::Cooperative
-    ) {
+    if !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
         // An eager assign replaces the whole assignment; the seek is repeated instead.
         return Ok(());
     }

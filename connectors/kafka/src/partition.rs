@@ -137,11 +137,17 @@ impl Partition {
         }
     }
 
-    /// Allows more, if it is of the current epoch.
-    pub(crate) fn grant(&mut self, credit: &Credit) {
-        if self.epoch() == Some(credit.epoch) {
-            self.credit_records = self.credit_records.saturating_add(credit.records.into());
-            self.credit_bytes = self.credit_bytes.saturating_add(credit.bytes);
+    /// Allows more, if it is of the current epoch. Credit of a newer epoch came before the start
+    /// it belongs to: it is handed back, to be offered again.
+    pub(crate) fn grant(&mut self, credit: Credit) -> Option<Credit> {
+        match self.epoch() {
+            Some(epoch) if epoch == credit.epoch => {
+                self.credit_records = self.credit_records.saturating_add(credit.records.into());
+                self.credit_bytes = self.credit_bytes.saturating_add(credit.bytes);
+                None
+            }
+            Some(epoch) if epoch > credit.epoch => None,
+            _ => Some(credit),
         }
     }
 
@@ -187,11 +193,7 @@ impl Partition {
         }
         self.queue.release(place);
         self.next = next;
-        let drained = Drained {
-            records: chunk.rows.len() as u64,
-            bytes: chunk.bytes,
-            more: false,
-        };
+        let drained = Drained { records: chunk.rows.len() as u64, bytes: chunk.bytes, more: false };
         if drained.records > 0 {
             self.buffer_bytes = chunk.buffer.len().max(BUFFER_BYTES_FIRST);
             events.send(SourceEvent::Records(Chunk {
@@ -259,11 +261,7 @@ struct CopiedRow {
 
 impl ChunkBuilder {
     fn new(buffer_bytes: usize) -> Self {
-        Self {
-            buffer: Vec::with_capacity(buffer_bytes),
-            rows: Vec::new(),
-            bytes: 0,
-        }
+        Self { buffer: Vec::with_capacity(buffer_bytes), rows: Vec::new(), bytes: 0 }
     }
 
     /// Copies one message; returns its bytes of key, value and headers.
@@ -303,10 +301,10 @@ impl ChunkBuilder {
         self.rows
             .into_iter()
             .map(|row| {
-                let headers = row.headers.into_iter().map(|(name, value)| Header {
-                    name,
-                    value: slice(value),
-                });
+                let headers = row
+                    .headers
+                    .into_iter()
+                    .map(|(name, value)| Header { name, value: slice(value) });
                 Arc::new(Record {
                     partition: partition.clone(),
                     offset: row.offset,

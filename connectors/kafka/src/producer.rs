@@ -41,10 +41,7 @@ pub(crate) struct Notes {
 
 impl Notes {
     pub(crate) fn new(tokens: Option<TokenSource>) -> Self {
-        Self {
-            tokens,
-            ..Self::default()
-        }
+        Self { tokens, ..Self::default() }
     }
 
     /// Takes the failures noted so far, in order of their numbers. Messages that were purged by
@@ -58,10 +55,7 @@ impl Notes {
     }
 
     pub(crate) fn forget_failures(&self) {
-        self.failures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Grows whenever a connection breaks or a request times out.
@@ -100,10 +94,7 @@ impl ProducerContext for Notes {
     fn delivery(&self, result: &DeliveryResult<'_>, id: usize) {
         if let Err((error, _)) = result {
             let failure = (id, error::code_of(error));
-            self.failures
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(failure);
+            self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
         }
     }
 }
@@ -116,10 +107,7 @@ pub(crate) struct TopicHandles {
 
 impl TopicHandles {
     pub(crate) fn new(producer: &Arc<Producer>) -> Self {
-        Self {
-            producer: Arc::clone(producer),
-            handles: HashMap::new(),
-        }
+        Self { producer: Arc::clone(producer), handles: HashMap::new() }
     }
 
     /// The handle of this topic.
@@ -160,14 +148,7 @@ pub(crate) struct Trouble {
 
 impl Ended {
     fn failed(call: Call, verdict: Verdict, failure: Failure, condemned: bool) -> Self {
-        Self {
-            result: Err(Trouble {
-                call,
-                verdict,
-                failure,
-            }),
-            condemned,
-        }
+        Self { result: Err(Trouble { call, verdict, failure }), condemned }
     }
 
     /// Nobody knows: the call did not come back, or came back suspiciously.
@@ -244,10 +225,7 @@ impl TransactionalProducer {
             let result = ffi::begin_transaction(producer);
             metrics::phase("begin", begun.elapsed());
             match result {
-                Ok(()) => Ended {
-                    result: Ok(()),
-                    condemned: false,
-                },
+                Ok(()) => Ended { result: Ok(()), condemned: false },
                 Err(failure) => settle(producer, Call::Begin, failure),
             }
         })
@@ -257,10 +235,8 @@ impl TransactionalProducer {
     /// Adds the offsets and commits; on a failure that allows it, aborts.
     pub(crate) async fn finish(&self, offsets: TopicPartitionList, group: GroupMetadata) -> Ended {
         let suspicious = self.suspicious;
-        self.call(Call::Commit, move |producer| {
-            finish(producer, &offsets, &group, suspicious)
-        })
-        .await
+        self.call(Call::Commit, move |producer| finish(producer, &offsets, &group, suspicious))
+            .await
     }
 
     /// Sends everything out, as far as the broker takes it, and aborts.
@@ -340,10 +316,7 @@ fn finish(
             tracing::warn!(?took, "a commit was answered, but may have been sent twice");
             Ended::in_doubt(Call::Commit, "the commit may have been sent twice")
         }
-        Ok(()) => Ended {
-            result: Ok(()),
-            condemned: false,
-        },
+        Ok(()) => Ended { result: Ok(()), condemned: false },
     }
 }
 
@@ -357,10 +330,7 @@ fn settle(producer: &Producer, call: Call, failure: Failure) -> Ended {
     let abort = aborted(producer);
     match abort.result {
         // Whether the abort arrived is not known: neither is what a successor will find.
-        Err(_) => Ended {
-            condemned: true,
-            ..abort
-        },
+        Err(_) => Ended { condemned: true, ..abort },
         Ok(()) => Ended::failed(call, verdict, failure, abort.condemned),
     }
 }

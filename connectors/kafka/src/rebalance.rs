@@ -37,10 +37,7 @@ enum Wish {
 /// The rebalance under way.
 enum Step {
     /// The topics' ids are being asked for.
-    Describing {
-        partitions: Vec<PartitionId>,
-        until: Instant,
-    },
+    Describing { partitions: Vec<PartitionId>, until: Instant },
     /// The engine is asked where to start.
     Assigning {
         partitions: Vec<PartitionId>,
@@ -48,11 +45,7 @@ enum Step {
         answer: oneshot::Receiver<Vec<Start>>,
     },
     /// The engine settles what is running.
-    Revoking {
-        partitions: Vec<PartitionId>,
-        deadline: Instant,
-        answer: oneshot::Receiver<()>,
-    },
+    Revoking { partitions: Vec<PartitionId>, deadline: Instant, answer: oneshot::Receiver<()> },
 }
 
 /// An answer that missed its deadline and still counts for partitions nobody took meanwhile.
@@ -126,10 +119,7 @@ impl Rebalances {
 
     /// Whether the member's generation is another than when this was asked last.
     pub(crate) fn generation_changed(&mut self, consumer: &Consumer) -> bool {
-        if self
-            .generation_at
-            .is_some_and(|at| at.elapsed() < GENERATION_EVERY)
-        {
+        if self.generation_at.is_some_and(|at| at.elapsed() < GENERATION_EVERY) {
             return false;
         }
         self.generation_at = Some(Instant::now());
@@ -174,39 +164,29 @@ impl Reader {
                     }
                     self.ask_for_starts(partitions);
                 }
-                Step::Assigning {
-                    partitions,
-                    deadline,
-                    mut answer,
-                } => match look(&mut answer, &self.waker) {
-                    Some(starts) => self.finish_assign(&partitions, &starts.unwrap_or_default()),
-                    None if now < deadline && !self.consumer.assignment_lost() => {
-                        self.rebalances.step = Some(Step::Assigning {
-                            partitions,
-                            deadline,
-                            answer,
-                        });
-                        return;
+                Step::Assigning { partitions, deadline, mut answer } => {
+                    match look(&mut answer, &self.waker) {
+                        Some(starts) => {
+                            self.finish_assign(&partitions, &starts.unwrap_or_default())
+                        }
+                        None if now < deadline && !self.consumer.assignment_lost() => {
+                            self.rebalances.step =
+                                Some(Step::Assigning { partitions, deadline, answer });
+                            return;
+                        }
+                        None => {
+                            tracing::warn!(?partitions, "assignment not answered in time");
+                            let assignment = self.rebalances.assignment;
+                            self.rebalances.late.push(Late { assignment, answer });
+                            self.finish_assign(&partitions, &[]);
+                        }
                     }
-                    None => {
-                        tracing::warn!(?partitions, "assignment not answered in time");
-                        let assignment = self.rebalances.assignment;
-                        self.rebalances.late.push(Late { assignment, answer });
-                        self.finish_assign(&partitions, &[]);
-                    }
-                },
-                Step::Revoking {
-                    partitions,
-                    deadline,
-                    mut answer,
-                } => {
+                }
+                Step::Revoking { partitions, deadline, mut answer } => {
                     let lost = self.consumer.assignment_lost();
                     if look(&mut answer, &self.waker).is_none() && now < deadline && !lost {
-                        self.rebalances.step = Some(Step::Revoking {
-                            partitions,
-                            deadline,
-                            answer,
-                        });
+                        self.rebalances.step =
+                            Some(Step::Revoking { partitions, deadline, answer });
                         return;
                     }
                     if lost {
@@ -257,11 +237,7 @@ impl Reader {
             })
             .collect();
         let (assignment, answer) = Assignment::new(assigned, deadline);
-        self.rebalances.step = Some(Step::Assigning {
-            partitions,
-            deadline,
-            answer,
-        });
+        self.rebalances.step = Some(Step::Assigning { partitions, deadline, answer });
         self.events.send(SourceEvent::Assigned(assignment));
     }
 
@@ -269,10 +245,8 @@ impl Reader {
     /// assigned at the end of its log and not read: it stays ours, and is sought when its start
     /// becomes known.
     fn finish_assign(&mut self, partitions: &[PartitionId], starts: &[Start]) {
-        let starts: HashMap<&PartitionId, &Start> = starts
-            .iter()
-            .map(|start| (&start.partition, start))
-            .collect();
+        let starts: HashMap<&PartitionId, &Start> =
+            starts.iter().map(|start| (&start.partition, start)).collect();
         let kept: Vec<PartitionId> = self.partitions.keys().cloned().collect();
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for id in partitions {
@@ -284,9 +258,8 @@ impl Reader {
                 continue;
             };
             let start = starts.get(id).copied();
-            let offset = start.map_or(KafkaOffset::End, |start| {
-                KafkaOffset::Offset(start.offset.get())
-            });
+            let offset =
+                start.map_or(KafkaOffset::End, |start| KafkaOffset::Offset(start.offset.get()));
             list.add_partition_offset(topic, id.index(), offset)
                 .expect("an offset that is not negative can be represented");
             let partition = Partition::new(id.clone(), queue, start, self.rebalances.assignment);
@@ -321,11 +294,7 @@ impl Reader {
         }
         let deadline = Instant::now() + self.rebalances.limits.drain_max;
         let (revocation, answer) = Revocation::new(partitions.clone(), deadline);
-        self.rebalances.step = Some(Step::Revoking {
-            partitions,
-            deadline,
-            answer,
-        });
+        self.rebalances.step = Some(Step::Revoking { partitions, deadline, answer });
         self.events.send(SourceEvent::Revoked(revocation));
     }
 

@@ -175,11 +175,7 @@ impl KafkaSink {
             config.set("batch.num.messages", "1");
         }
         metrics::replaced(reason);
-        tracing::info!(
-            transactional_id = open.transactional_id,
-            reason,
-            "new producer"
-        );
+        tracing::info!(transactional_id = open.transactional_id, reason, "new producer");
         match TransactionalProducer::start(config, tokens, open.times, deadline).await {
             Ok(producer) => {
                 open.producer = Some(producer);
@@ -220,16 +216,12 @@ impl KafkaSink {
         ids: &[PartitionId],
     ) -> Result<Vec<Option<Offset>>, SinkError> {
         let connected = self.connected().map_err(SinkError::Retry)?;
-        connected
-            .offsets
-            .committed(ids)
-            .await
-            .map_err(|error| match error {
-                SourceError::Retry(cause) => SinkError::Retry(cause),
-                SourceError::Fenced(cause) => SinkError::Fenced(cause),
-                SourceError::Stop(error) => SinkError::Stop(error),
-                other => SinkError::Retry(Cause::new(other)),
-            })
+        connected.offsets.committed(ids).await.map_err(|error| match error {
+            SourceError::Retry(cause) => SinkError::Retry(cause),
+            SourceError::Fenced(cause) => SinkError::Fenced(cause),
+            SourceError::Stop(error) => SinkError::Stop(error),
+            other => SinkError::Retry(Cause::new(other)),
+        })
     }
 }
 
@@ -237,8 +229,7 @@ impl Open {
     /// Notes a replacement; too many in a short time point to a twin.
     fn count_replacement(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        self.replaced
-            .retain(|at| now.duration_since(*at) < REPLACEMENT_WINDOW);
+        self.replaced.retain(|at| now.duration_since(*at) < REPLACEMENT_WINDOW);
         self.replaced.push_back(now);
         if self.replaced.len() <= REPLACEMENTS_MAX {
             return Ok(());
@@ -266,9 +257,7 @@ impl Open {
 }
 
 fn not_open() -> SinkError {
-    SinkError::Stop(Error::sink_failed(
-        "the Kafka sink was used before it was opened",
-    ))
+    SinkError::Stop(Error::sink_failed("the Kafka sink was used before it was opened"))
 }
 
 /// What both sinks' producers are configured with.
@@ -314,12 +303,8 @@ pub(crate) async fn check_topics(
     producer: Arc<crate::producer::Producer>,
     options: &SinkOptions,
 ) -> Result<(), SinkError> {
-    let topics: Vec<Topic> = options
-        .outputs
-        .iter()
-        .chain(&options.dead_letters)
-        .map(|name| Topic::new(name))
-        .collect();
+    let topics: Vec<Topic> =
+        options.outputs.iter().chain(&options.dead_letters).map(|name| Topic::new(name)).collect();
     if topics.is_empty() {
         return Ok(());
     }
@@ -355,31 +340,21 @@ impl TransactionalSink for KafkaSink {
 
     async fn open(&mut self, context: &SinkContext) -> Result<(), SinkError> {
         check_options(&self.options, context).map_err(SinkError::Stop)?;
-        let transaction = self
-            .options
-            .transaction_timeout
-            .unwrap_or(match context.instance {
-                Some(_) => TRANSACTION_TIMEOUT_NAMED,
-                None => TRANSACTION_TIMEOUT_RANDOM,
-            });
+        let transaction = self.options.transaction_timeout.unwrap_or(match context.instance {
+            Some(_) => TRANSACTION_TIMEOUT_NAMED,
+            None => TRANSACTION_TIMEOUT_RANDOM,
+        });
         if transaction < TRANSACTION_TIMEOUT_MIN {
             return Err(SinkError::Stop(Error::configuration(
                 "transaction_timeout",
                 format_args!("{transaction:?} is below {TRANSACTION_TIMEOUT_MIN:?}"),
             )));
         }
-        let times = Times {
-            transaction,
-            socket: (transaction / 2).min(Duration::from_secs(30)),
-        };
+        let times = Times { transaction, socket: (transaction / 2).min(Duration::from_secs(30)) };
         let transactional_id = transactional_id(context);
-        let config = self
-            .config(&transactional_id, times)
-            .map_err(SinkError::Stop)?;
-        self.outbox = Outbox::new(
-            self.options.lineage,
-            self.options.dead_letters.as_deref().map(Topic::new),
-        );
+        let config = self.config(&transactional_id, times).map_err(SinkError::Stop)?;
+        self.outbox =
+            Outbox::new(self.options.lineage, self.options.dead_letters.as_deref().map(Topic::new));
         self.open = Some(Open {
             config,
             transactional_id,
@@ -497,10 +472,7 @@ mod tests {
     #[test]
     fn a_named_instance_keeps_its_transactional_id_and_others_differ() {
         assert_eq!(transactional_id(&context(Some("a"))), "orders-a-0");
-        let (first, second) = (
-            transactional_id(&context(None)),
-            transactional_id(&context(None)),
-        );
+        let (first, second) = (transactional_id(&context(None)), transactional_id(&context(None)));
         assert_ne!(first, second);
         assert!(first.starts_with("orders-") && first.ends_with("-0") && first.len() > 30);
     }
@@ -508,10 +480,7 @@ mod tests {
     #[test]
     fn dead_letters_without_a_topic_are_refused() {
         let mut options = SinkOptions::default();
-        let context = SinkContext {
-            dead_letters: DeadLetters::Expected,
-            ..context(None)
-        };
+        let context = SinkContext { dead_letters: DeadLetters::Expected, ..context(None) };
         let error = check_options(&options, &context).unwrap_err();
         assert!(error.is_configuration() && error.to_string().starts_with("dead_letters: "));
         options.dead_letters = Some("dead".into());

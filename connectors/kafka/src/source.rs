@@ -145,10 +145,7 @@ impl std::fmt::Debug for Connected {
 impl Link {
     /// The source, if it is open.
     pub(crate) fn connected(&self) -> Option<Connected> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, connected: Option<Connected>) {
@@ -318,10 +315,7 @@ impl KafkaSource {
             .set("queued.min.messages", "20000")
             .set("queued.max.messages.kbytes", "16384")
             .set("max.poll.interval.ms", millis(options.max_poll_interval))
-            .set(
-                "topic.metadata.refresh.interval.ms",
-                millis(options.topic_refresh),
-            );
+            .set("topic.metadata.refresh.interval.ms", millis(options.topic_refresh));
         if let Some(instance) = &context.instance {
             config.set("group.instance.id", instance);
         }
@@ -333,10 +327,7 @@ impl KafkaSource {
             config.set("fetch.wait.max.ms", millis(wait));
         }
         if let Some(records) = options.records_per_fetch {
-            config.set(
-                "queued.min.messages",
-                positive("records_per_fetch", records)?,
-            );
+            config.set("queued.min.messages", positive("records_per_fetch", records)?);
         }
         options.overrides.apply(&mut config, Side::Source)?;
         Ok(config)
@@ -363,9 +354,7 @@ impl KafkaSource {
             return Ok(());
         }
         let session = options.session_timeout.unwrap_or(Duration::from_secs(45));
-        let heartbeat = options
-            .heartbeat_interval
-            .unwrap_or(Duration::from_millis(500));
+        let heartbeat = options.heartbeat_interval.unwrap_or(Duration::from_millis(500));
         if heartbeat.is_zero() || heartbeat >= session {
             return Err(Error::configuration(
                 "heartbeat_interval",
@@ -430,10 +419,7 @@ impl Source for KafkaSource {
             kind: "kafka".into(),
             target: format!("{what} at {}", self.kafka.servers()),
             notes: vec![
-                format!(
-                    "reads committed data only; first start: {:?}",
-                    self.options.start
-                ),
+                format!("reads committed data only; first start: {:?}", self.options.start),
                 format!("group protocol {:?}", self.options.protocol),
             ],
             id: self.id,
@@ -455,10 +441,7 @@ impl Source for KafkaSource {
         };
         let questions = Helper::start("tidegate-kafka-questions").map_err(no_thread)?;
         let group = Helper::start("tidegate-kafka-group").map_err(no_thread)?;
-        let limits = Limits {
-            drain_max: context.drain_max,
-            claim_max: context.claim_max,
-        };
+        let limits = Limits { drain_max: context.drain_max, claim_max: context.claim_max };
         let remote = thread::start(Arc::clone(&consumer), questions.clone(), events, limits)
             .map_err(no_thread)?;
 

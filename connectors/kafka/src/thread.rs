@@ -99,6 +99,7 @@ pub(crate) struct Reader {
     pub(crate) partitions: HashMap<PartitionId, Partition>,
     pub(crate) rebalances: Rebalances,
     commands: Receiver<Command>,
+    early: Vec<Credit>,
     sleeper: Sleeper,
     main: WakingQueue,
     commits: Commits,
@@ -124,15 +125,8 @@ pub(crate) fn start(
     let (sender, commands) = mpsc::channel();
     let interest = Arc::new(());
     let interested = Arc::downgrade(&interest);
-    let own = Remote {
-        commands: sender,
-        waker: Arc::clone(&waker),
-        _interest: None,
-    };
-    let remote = Remote {
-        _interest: Some(interest),
-        ..own.clone()
-    };
+    let own = Remote { commands: sender, waker: Arc::clone(&waker), _interest: None };
+    let remote = Remote { _interest: Some(interest), ..own.clone() };
     let main = WakingQueue::main(&consumer, &waker)
         .ok_or_else(|| std::io::Error::other("the consumer has no queue"))?;
     let reader = Reader {
@@ -149,6 +143,7 @@ pub(crate) fn start(
         helper,
         events,
         commands,
+        early: Vec::new(),
         sleeper,
         main,
     };
@@ -168,9 +163,9 @@ impl Reader {
             self.serve_main_queue();
             self.commits.serve(&self.consumer, &self.partitions);
             self.step_rebalance();
+            self.grant_early();
             self.seek_due();
-            self.health
-                .watch(&self.consumer, &self.helper, &self.remote);
+            self.health.watch(&self.consumer, &self.helper, &self.remote);
             self.membership_changed();
             self.meters.flush(&self.consumer, self.partitions.values());
             if !self.drain() {
@@ -200,11 +195,8 @@ impl Reader {
     fn serve(&mut self, command: Command) {
         match command {
             Command::Credit(grants) => {
-                for credit in grants {
-                    if let Some(partition) = self.partitions.get_mut(&credit.partition) {
-                        partition.grant(&credit);
-                    }
-                }
+                self.early.extend(grants);
+                self.grant_early();
             }
             Command::Reposition(starts) => self.reposition(&starts),
             Command::Membership(scope, reply) => {
@@ -223,6 +215,19 @@ impl Reader {
             Command::Mirror(positions) => self.commits.mirror(positions),
             Command::Answered(topic) => self.health.answered(topic),
             Command::Close(done) => self.close(Some(done)),
+        }
+    }
+
+    /// Hands out credit. It may overtake the answer to the assignment it belongs to, and is kept
+    /// until the partition starts; without an assignment under way nothing can start any more.
+    fn grant_early(&mut self) {
+        let pending = !self.rebalances.incoming().is_empty();
+        for credit in std::mem::take(&mut self.early) {
+            let left = match self.partitions.get_mut(&credit.partition) {
+                Some(partition) => partition.grant(credit),
+                None => pending.then_some(credit),
+            };
+            self.early.extend(left);
         }
     }
 
@@ -270,11 +275,8 @@ impl Reader {
     }
 
     fn fatal(&mut self, code: Code) {
-        let text = self
-            .consumer
-            .client()
-            .fatal_error()
-            .map_or_else(|| code.to_string(), |(_, text)| text);
+        let text =
+            self.consumer.client().fatal_error().map_or_else(|| code.to_string(), |(_, text)| text);
         self.report(code, true, &text);
     }
 
@@ -282,8 +284,7 @@ impl Reader {
         match error::report(code, fatal, text) {
             error::Report::Stop(error) => {
                 tracing::error!(%error, "source failed");
-                self.events
-                    .send(SourceEvent::Failed(SourceError::Stop(error)));
+                self.events.send(SourceEvent::Failed(SourceError::Stop(error)));
             }
             error::Report::NoBroker(text) => self.health.no_broker(&text),
             error::Report::NoTopic(topic) => self.health.no_topic(topic),
@@ -392,7 +393,6 @@ impl Reader {
 
     /// Ends the source for good.
     pub(crate) fn fail(&self, error: Error) {
-        self.events
-            .send(SourceEvent::Failed(SourceError::Stop(error)));
+        self.events.send(SourceEvent::Failed(SourceError::Stop(error)));
     }
 }

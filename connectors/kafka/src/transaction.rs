@@ -35,8 +35,7 @@ impl KafkaSink {
             return Ok(());
         }
         // Asked first, so that nothing is sent for a batch that is stale already.
-        self.membership(Scope::Spans(batch.spans().to_vec()))
-            .await?;
+        self.membership(Scope::Spans(batch.spans().to_vec())).await?;
         self.begin().await?;
         self.send(batch).await?;
         // Asked again: the newest membership is what the broker compares, and the spans must
@@ -114,13 +113,13 @@ impl KafkaSink {
         connected.remote.send(Command::Membership(scope, reply));
         match tokio::time::timeout(MEMBERSHIP_MAX, answer).await {
             Ok(Ok(Ok(membership))) => Ok(membership),
-            Ok(Ok(Err(refusal))) => Err(CommitError::Aborted(Cause::new(format_args!(
-                "membership: {refusal}"
-            )))),
+            Ok(Ok(Err(refusal))) => {
+                Err(CommitError::Aborted(Cause::new(format_args!("membership: {refusal}"))))
+            }
             Ok(Err(_)) => Err(CommitError::Aborted(Cause::new("the source is closed"))),
-            Err(_) => Err(CommitError::Aborted(Cause::new(
-                "the consumer's thread does not answer",
-            ))),
+            Err(_) => {
+                Err(CommitError::Aborted(Cause::new("the consumer's thread does not answer")))
+            }
         }
     }
 
@@ -137,10 +136,8 @@ impl KafkaSink {
         let mut sent = 0;
         for (id, item) in items(batch).enumerate() {
             loop {
-                let producer = open(&mut self.open)?
-                    .producer
-                    .as_mut()
-                    .ok_or_else(no_producer_now)?;
+                let producer =
+                    open(&mut self.open)?.producer.as_mut().ok_or_else(no_producer_now)?;
                 match self.outbox.send(&item, id, producer.topics()) {
                     Ok(()) => break,
                     Err(Code::QueueFull) if begun.elapsed() < patience => {
@@ -161,13 +158,8 @@ impl KafkaSink {
 
     /// The producer did not take a message: the transaction is aborted.
     async fn not_sent(&mut self, code: Code, batch: &Batch<Message>, id: usize) -> CommitError {
-        let failure = Failure {
-            code,
-            fatal: false,
-            retriable: false,
-            abort: true,
-            text: code.to_string(),
-        };
+        let failure =
+            Failure { code, fatal: false, retriable: false, abort: true, text: code.to_string() };
         let verdict = judge(Call::Produce, &failure);
         let ended = match self.producer() {
             Ok(producer) => producer.abort().await,
@@ -182,11 +174,7 @@ impl KafkaSink {
         }
         match verdict {
             Verdict::Rejected => rejected(batch, id, code),
-            verdict => fate(&Trouble {
-                call: Call::Produce,
-                verdict,
-                failure,
-            }),
+            verdict => fate(&Trouble { call: Call::Produce, verdict, failure }),
         }
     }
 
@@ -200,10 +188,7 @@ impl KafkaSink {
     }
 
     fn producer(&self) -> Result<&crate::producer::TransactionalProducer, CommitError> {
-        self.open
-            .as_ref()
-            .and_then(|open| open.producer.as_ref())
-            .ok_or_else(no_producer_now)
+        self.open.as_ref().and_then(|open| open.producer.as_ref()).ok_or_else(no_producer_now)
     }
 
     fn transaction_time(&self) -> Result<Duration, CommitError> {
@@ -252,20 +237,11 @@ fn blame(
     let judged = |code: Code| {
         judge(
             Call::Delivery,
-            &Failure {
-                code,
-                fatal: false,
-                retriable: false,
-                abort: true,
-                text: code.to_string(),
-            },
+            &Failure { code, fatal: false, retriable: false, abort: true, text: code.to_string() },
         )
     };
-    let guilty: Vec<(usize, Code)> = failures
-        .iter()
-        .copied()
-        .filter(|(_, code)| judged(*code) == Verdict::Rejected)
-        .collect();
+    let guilty: Vec<(usize, Code)> =
+        failures.iter().copied().filter(|(_, code)| judged(*code) == Verdict::Rejected).collect();
     match guilty.as_slice() {
         [] => {}
         // A set that is too large comes back whole, the healthy with the guilty: the same batch
@@ -292,18 +268,12 @@ fn blame(
         text: format!("a message was not delivered: {code}"),
     };
     let verdict = judge(Call::Delivery, &failure);
-    Some(fate(&Trouble {
-        call: Call::Delivery,
-        verdict,
-        failure,
-    }))
+    Some(fate(&Trouble { call: Call::Delivery, verdict, failure }))
 }
 
 /// The refusal of one message: the record it came from is at fault.
 fn rejected(batch: &Batch<Message>, id: usize, code: Code) -> CommitError {
-    let cause = Cause::new(format_args!(
-        "message {id} of the batch was refused: {code}"
-    ));
+    let cause = Cause::new(format_args!("message {id} of the batch was refused: {code}"));
     CommitError::Rejected(match items(batch).nth(id) {
         Some(item) => Rejection::of_record(cause, item.coordinates()),
         None => Rejection::of_some_record(cause),
@@ -312,9 +282,7 @@ fn rejected(batch: &Batch<Message>, id: usize, code: Code) -> CommitError {
 
 fn fate(trouble: &Trouble) -> CommitError {
     let cause = Cause::from_error(
-        format_args!("{:?}", trouble.call)
-            .to_string()
-            .to_lowercase(),
+        format_args!("{:?}", trouble.call).to_string().to_lowercase(),
         trouble.failure.clone(),
     );
     match trouble.verdict {
@@ -328,11 +296,7 @@ fn fate(trouble: &Trouble) -> CommitError {
 
 /// Spans that store something: where first equals next nothing moved.
 fn moved(spans: &[Span]) -> Vec<Span> {
-    spans
-        .iter()
-        .filter(|span| span.first != span.next)
-        .cloned()
-        .collect()
+    spans.iter().filter(|span| span.first != span.next).cloned().collect()
 }
 
 fn open(open: &mut Option<Open>) -> Result<&mut Open, CommitError> {

@@ -10,8 +10,10 @@ use std::fmt;
 use tidegate::Cause;
 use tidegate::batch::Span;
 use tidegate::record::{Offset, PartitionId, Topic};
-use tidegate::sink::{Claim, ClaimRequest, Stored, TopicId};
+use tidegate::sink::{Claim, ClaimRequest, Move, Stored, TopicId};
 use uuid::Uuid;
+
+use crate::fate::{Failure, Fate};
 
 /// A row of stored progress as a claim finds it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -131,15 +133,25 @@ impl fmt::Display for NotHeld {
 
 impl std::error::Error for NotHeld {}
 
+impl From<NotHeld> for Failure {
+    fn from(not_held: NotHeld) -> Self {
+        Self::new(Fate::Fenced, Cause::new(not_held))
+    }
+}
+
 impl Ownership {
     /// Notes a claim.
     pub fn hold(&mut self, partition: PartitionId, claim: i64, owner: Uuid) {
         self.held.insert(partition, (claim, owner));
     }
 
-    /// Forgets a claim and returns it.
-    pub fn drop_claim(&mut self, partition: &PartitionId) -> Option<(i64, Uuid)> {
-        self.held.remove(partition)
+    /// Forgets the claims on these partitions and returns those that there were.
+    pub fn give_up(&mut self, partitions: &[PartitionId]) -> Vec<(PartitionId, i64, Uuid)> {
+        let held = partitions.iter().filter_map(|partition| {
+            let (claim, owner) = self.held.remove(partition)?;
+            Some((partition.clone(), claim, owner))
+        });
+        held.collect()
     }
 
     /// The claim on a partition, if it is ours.
@@ -150,6 +162,37 @@ impl Ownership {
     /// All claims, sorted by partition.
     pub fn iter(&self) -> impl Iterator<Item = (&PartitionId, i64, Uuid)> {
         self.held.iter().map(|(partition, &(claim, owner))| (partition, claim, owner))
+    }
+
+    /// Notes what a claim took: `taken` as the rows show it now, `unborn` with the claim that their
+    /// rows are inserted with.
+    pub fn hold_all(
+        &mut self,
+        taken: impl IntoIterator<Item = (PartitionId, i64)>,
+        unborn: Vec<PartitionId>,
+        owner: Uuid,
+    ) {
+        for (partition, claim) in taken {
+            self.hold(partition, claim, owner);
+        }
+        for partition in unborn {
+            self.hold(partition, 1, owner);
+        }
+    }
+
+    /// The compare of these moves; a move that expects nothing to be stored has none.
+    ///
+    /// # Errors
+    /// The first partition that is not ours.
+    pub fn expect_moves(&self, moves: &[Move]) -> Result<Vec<Expectation>, NotHeld> {
+        let mut expected = Vec::new();
+        for to in moves {
+            if let Some(first) = to.expected {
+                expected.push(self.expect_one(&to.partition, first, to.next)?);
+            }
+        }
+        expected.sort_by(|left, right| left.partition.cmp(&right.partition));
+        Ok(expected)
     }
 
     /// The compare of these spans, in their order, which is sorted by partition. A span without
@@ -165,11 +208,7 @@ impl Ownership {
             .collect()
     }
 
-    /// The compare of one partition.
-    ///
-    /// # Errors
-    /// If it is not ours.
-    pub fn expect_one(
+    fn expect_one(
         &self,
         partition: &PartitionId,
         first: Offset,

@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
+use tidegate::Error;
 use tidegate::batch::Batch;
 use tidegate::record::PartitionId;
 use tidegate::sink::{
     Claim, ClaimRequest, CommitError, Move, Sink, SinkContext, SinkDescription, SinkError,
     TransactionalSink,
 };
-use tidegate::{Cause, Error};
-use tidegate_sql::{DeadLetterTable, Failure, Fate, Ownership, Phase, Table, Target};
+use tidegate_sql::{DeadLetterTable, Failure, Ownership, Phase, Table, Target};
 
 use crate::check;
 use crate::connection::Settings;
@@ -180,10 +180,7 @@ where
     ) -> Result<(), Failure> {
         let opened = self.opened.as_ref().expect("a sink is opened first");
         let expected = match progress {
-            Progress::Stored => opened
-                .ownership
-                .expect(batch.spans())
-                .map_err(|gone| Failure::new(Fate::Fenced, Cause::new(gone)))?,
+            Progress::Stored => opened.ownership.expect(batch.spans())?,
             Progress::Elsewhere => Vec::new(),
         };
         let encoded = Encoded::new(&self.target.tables, &opened.plans, &opened.group, batch);
@@ -262,13 +259,7 @@ where
         let Some(opened) = self.opened.as_mut() else {
             return;
         };
-        let held: Vec<_> = partitions
-            .iter()
-            .filter_map(|partition| {
-                let (claim, owner) = opened.ownership.drop_claim(partition)?;
-                Some((partition.clone(), claim, owner))
-            })
-            .collect();
+        let held = opened.ownership.give_up(partitions);
         let Some(mut conn) = self.conn.take() else {
             return;
         };

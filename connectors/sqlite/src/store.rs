@@ -65,14 +65,11 @@ impl Store {
                 .map_err(before)?;
         }
         tx.commit().await.map_err(|error| failure(&error, Phase::CommitSent))?;
-        for row in rows {
-            if take.iter().any(|taken| taken.partition == row.partition) {
-                ownership.hold(row.partition, row.claim + 1, owner);
-            }
-        }
-        for partition in unborn {
-            ownership.hold(partition, 1, owner);
-        }
+        let taken = rows
+            .into_iter()
+            .filter(|row| take.iter().any(|taken| taken.partition == row.partition))
+            .map(|row| (row.partition, row.claim + 1));
+        ownership.hold_all(taken, unborn, owner);
         Ok(claims)
     }
 
@@ -84,13 +81,7 @@ impl Store {
         ownership: &Ownership,
     ) -> Result<(), Failure> {
         let before = |error| failure(&error, Phase::BeforeCommit);
-        let mut expected = Vec::new();
-        for to in moves {
-            if let Some(first) = to.expected {
-                let row = ownership.expect_one(&to.partition, first, to.next);
-                expected.push(row.map_err(|gone| Failure::new(Fate::Fenced, Cause::new(gone)))?);
-            }
-        }
+        let expected = ownership.expect_moves(moves)?;
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(before)?;
         for to in moves.iter().filter(|to| to.expected.is_none()) {
             let held = ownership.get(&to.partition);

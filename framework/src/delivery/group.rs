@@ -70,7 +70,8 @@ fn commit_error(error: SourceError) -> CommitError {
         SourceError::Retry(cause) => CommitError::Aborted(cause),
         SourceError::Fenced(cause) => CommitError::Fenced(cause),
         SourceError::Stop(error) => {
-            let cause = crate::Cause::from_error("the group's offsets cannot be stored", error);
+            let cause =
+                crate::error::Cause::from_error("the group's offsets cannot be stored", error);
             CommitError::Aborted(cause.needs_operator())
         }
     }

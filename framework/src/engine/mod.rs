@@ -8,7 +8,7 @@ pub(crate) mod core;
 mod deliver;
 mod handle;
 pub(crate) mod observe;
-mod start;
+pub(crate) mod start;
 mod tell;
 pub(crate) mod work;
 

@@ -48,14 +48,19 @@ async fn drive<O: Send + Sync + 'static>(job: Job<O>, args: &Args) -> Result<Sum
     }
 }
 
+/// A member may be given its first partitions late: the first group of a broker takes seconds.
+const FIRST_ASSIGNMENT_MAX: Duration = Duration::from_secs(10);
+
 /// Asks for a stop once nothing has come in and nothing has been in flight for this long.
 async fn stop_when_idle(handle: Handle, idle: Duration) {
     let mut since = Instant::now();
     let mut last = None;
+    let began = Instant::now();
     while let Ok(status) = handle.status().await {
         let in_flight: usize = status.partitions.iter().map(|p| p.in_flight_records).sum();
         let now = (status.totals.records_in, status.totals.committed_records);
-        if last != Some(now) || in_flight > 0 {
+        let waits = status.partitions.is_empty() && began.elapsed() < FIRST_ASSIGNMENT_MAX;
+        if last != Some(now) || in_flight > 0 || waits {
             last = Some(now);
             since = Instant::now();
         }

@@ -85,23 +85,14 @@ fn ask<C: ClientContext>(
     unsafe {
         let code: RDKafkaErrorCode = sys::rd_kafka_event_error(answer.as_ptr()).into();
         if code != RDKafkaErrorCode::NoError {
-            return Err(failure(
-                code,
-                text(sys::rd_kafka_event_error_string(answer.as_ptr())),
-            ));
+            return Err(failure(code, text(sys::rd_kafka_event_error_string(answer.as_ptr()))));
         }
     }
     Ok(answer)
 }
 
 fn failure(code: RDKafkaErrorCode, text: String) -> Failure {
-    Failure {
-        code,
-        fatal: false,
-        retriable: false,
-        abort: false,
-        text,
-    }
+    Failure { code, fatal: false, retriable: false, abort: false, text }
 }
 
 /// Looks at an error object that stays its owner's.
@@ -122,12 +113,8 @@ unsafe fn look(error: *const sys::rd_kafka_error_t) -> Result<(), Failure> {
 }
 
 fn c_string(words: &str) -> Result<CString, Failure> {
-    CString::new(words).map_err(|_| {
-        failure(
-            RDKafkaErrorCode::InvalidArgument,
-            "a name holds a NUL byte".into(),
-        )
-    })
+    CString::new(words)
+        .map_err(|_| failure(RDKafkaErrorCode::InvalidArgument, "a name holds a NUL byte".into()))
 }
 
 /// The topics among these that exist, with the ids of their incarnations if the broker has any.
@@ -136,10 +123,8 @@ pub(crate) fn describe_topics<C: ClientContext>(
     topics: &[Topic],
     timeout: Duration,
 ) -> Result<HashMap<Topic, Option<TopicId>>, Failure> {
-    let names = topics
-        .iter()
-        .map(|topic| c_string(topic.as_str()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let names =
+        topics.iter().map(|topic| c_string(topic.as_str())).collect::<Result<Vec<_>, _>>()?;
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let answer = ask(
         client,
@@ -207,12 +192,8 @@ pub(crate) fn read_uncommitted_ends<C: ClientContext>(
 ) -> Result<HashMap<PartitionId, Offset>, Failure> {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
-        list.add_partition_offset(
-            partition.topic().as_str(),
-            partition.index(),
-            KafkaOffset::End,
-        )
-        .map_err(|error| failure(RDKafkaErrorCode::InvalidArgument, error.to_string()))?;
+        list.add_partition_offset(partition.topic().as_str(), partition.index(), KafkaOffset::End)
+            .map_err(|error| failure(RDKafkaErrorCode::InvalidArgument, error.to_string()))?;
     }
     let answer = ask(
         client,

@@ -1,0 +1,359 @@
+//! The sink: what is set, and the order of steps of each call.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
+use tidegate::batch::Batch;
+use tidegate::record::PartitionId;
+use tidegate::sink::{
+    Claim, ClaimRequest, CommitError, Move, Sink, SinkContext, SinkDescription, SinkError,
+    TransactionalSink,
+};
+use tidegate_sql::{DeadLetterTable, Failure, Ownership, Table, Target};
+
+use crate::check;
+use crate::connection::{Session, connect, connect_within};
+use crate::settings::{Plaintext, Settings};
+use crate::store::Store;
+use crate::transaction::{End, Opened, Transaction, WriteWith};
+use crate::write::{Plan, Progress, copy_rows_min};
+
+/// Writes results of type `O`, dead letters and progress into one PostgreSQL database, in one
+/// transaction.
+///
+/// It is a [`TransactionalSink`] for exactly-once and a [`Sink`] for the weaker guarantees, where
+/// progress stays with the consumer group.
+pub struct Postgres<O> {
+    settings: Settings,
+    target: Target<O>,
+    write_with: Option<WriteWith<O>>,
+    opened: Option<Opened>,
+    session: Option<Session>,
+}
+
+impl<O> Postgres<O>
+where
+    O: Send + Sync + 'static,
+{
+    /// The database at this URL: `postgres://user:password@host:port/database?sslmode=…`, or a
+    /// Unix socket as `postgres:///database?host=/run/postgresql`. What the URL leaves out is
+    /// taken from the environment and the password file, as PostgreSQL's own tools do.
+    pub fn connect(url: &str) -> Self {
+        Self {
+            settings: Settings::new(url),
+            target: Target::default(),
+            write_with: None,
+            opened: None,
+            session: None,
+        }
+    }
+
+    /// Writes results into this table too; each table takes every result for which its
+    /// [`when`](Table::when) holds.
+    #[must_use]
+    pub fn into(mut self, table: Table<O>) -> Self {
+        self.target.tables.push(table);
+        self
+    }
+
+    /// Runs your own SQL in the transaction of each batch, after the tables were written.
+    ///
+    /// It sees the whole batch. It must not end the transaction: that is noticed, and stops the
+    /// pipeline. It may be called again with the same batch after a failure, whose writes are
+    /// undone. Anything it does outside this connection is not undone.
+    #[must_use]
+    pub fn write_with<F>(mut self, write: F) -> Self
+    where
+        F: for<'a> Fn(&'a mut PgConnection, &'a Batch<O>) -> BoxFuture<'a, Result<(), sqlx::Error>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.write_with = Some(Arc::new(write));
+        self
+    }
+
+    /// The schema of the bookkeeping tables: `tidegate` unless set.
+    #[must_use]
+    pub fn bookkeeping_schema(mut self, schema: &str) -> Self {
+        schema.clone_into(&mut self.settings.schema);
+        self
+    }
+
+    /// Forbids creating the bookkeeping tables; if they are missing, the error prints the
+    /// statements that create them.
+    #[must_use]
+    pub fn tables_manual(mut self) -> Self {
+        self.target.forbid_creation();
+        self
+    }
+
+    /// Does without a dead letter table; a failure policy that sets records aside is refused.
+    #[must_use]
+    pub fn without_dead_letters(mut self) -> Self {
+        self.target.dead_letters = DeadLetterTable::Off;
+        self
+    }
+
+    /// Speaks to a server on another machine without a verified certificate. Everybody on the way
+    /// can read and change what is sent.
+    #[must_use]
+    pub fn allow_plaintext(mut self) -> Self {
+        self.settings.plaintext = Plaintext::Allowed;
+        self
+    }
+
+    /// The server ends a statement that runs longer; 30 s unless set.
+    #[must_use]
+    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.statement_timeout = timeout;
+        self
+    }
+
+    /// The server ends a statement that waits longer for a lock; 10 s unless set. A claim that
+    /// waits for an earlier owner ends that owner's session after 2 s, or a third of this if it
+    /// is less.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.lock_timeout = timeout;
+        self.settings.patience = Duration::from_secs(2).min(timeout / 3);
+        self
+    }
+
+    /// The server ends a session that does nothing inside a transaction for longer; 10 s unless
+    /// set. It bounds how long a process that was stopped can block its successor.
+    #[must_use]
+    pub fn idle_in_transaction_session_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.idle_timeout = timeout;
+        self
+    }
+
+    /// From how many appended rows of one table in a batch on `COPY` is used instead of `INSERT`.
+    #[must_use]
+    pub fn copy_rows_min(mut self, rows: usize) -> Self {
+        self.settings.copy_rows_min = Some(rows);
+        self
+    }
+
+    async fn open_database(
+        &mut self,
+        context: &SinkContext,
+        progress: Progress,
+    ) -> Result<(), SinkError> {
+        let server = self.settings.parse().map_err(SinkError::Stop)?;
+        let books = self.settings.bookkeeping().map_err(SinkError::Stop)?;
+        let valid = self.target.validate(context, self.write_with.is_some());
+        valid.map_err(SinkError::Stop)?;
+        let connected = connect_within(&self.settings, &server, &context.group, context.deadline);
+        let mut session = connected.await.map_err(SinkError::Stop)?;
+        let letters = self.target.needs_dead_letters(context);
+        if letters || progress == Progress::Stored {
+            check::bookkeeping(&mut session.conn, &books, self.target.may_create()).await?;
+        }
+        let mut known = Vec::with_capacity(self.target.tables.len());
+        for table in &self.target.tables {
+            known.push(check::table(&mut session.conn, table).await?);
+        }
+        let plan = Plan::new(
+            &self.target.tables,
+            known,
+            letters.then_some(&books),
+            (&context.group, progress, self.write_with.is_some()),
+            self.copies_from(server.is_socket()),
+            &books.progress,
+        );
+        self.opened = Some(Opened {
+            plan,
+            ownership: Ownership::default(),
+            store: Store {
+                books,
+                group: context.group.clone(),
+                settings: self.settings.clone(),
+                server,
+            },
+        });
+        self.session = Some(session);
+        Ok(())
+    }
+
+    fn copies_from(&self, is_socket: bool) -> usize {
+        let set = self.settings.copy_rows_min;
+        set.unwrap_or_else(|| copy_rows_min(is_socket))
+    }
+
+    fn description(&self) -> SinkDescription {
+        let server = self.settings.parse();
+        let copies_from = server.as_ref().map(|server| self.copies_from(server.is_socket()));
+        let mut notes = vec![match &self.write_with {
+            None => "a batch is one statement: compare, rows by UNNEST, dead letters".to_owned(),
+            Some(_) => "rows by UNNEST, then your own SQL, then the compare".to_owned(),
+        }];
+        match copies_from {
+            Ok(rows) if rows < usize::MAX => {
+                notes.push(format!("from {rows} appended rows on by COPY"));
+            }
+            _ => {}
+        }
+        let server = server.map_or_else(|error| error.to_string(), |server| server.to_string());
+        SinkDescription {
+            kind: "postgres".to_owned(),
+            target: format!("{server}: {}", self.target.labels().join(", ")),
+            notes,
+            bound_to: None,
+        }
+    }
+
+    /// One batch in one transaction. The session is taken out and put back only when it is known
+    /// to be clean, so a future that is dropped half-way closes it, which rolls back.
+    async fn store(
+        &mut self,
+        batch: &Batch<O>,
+        progress: Progress,
+        end: End,
+    ) -> Result<(), Failure> {
+        let opened = self.opened.as_ref().expect("a sink is opened first");
+        let expected = match progress {
+            Progress::Stored => opened.ownership.expect(batch.spans())?,
+            Progress::Elsewhere => Vec::new(),
+        };
+        let encoded = opened.plan.encode(&self.target.tables, batch);
+        let mut session = session(&mut self.session, opened).await?;
+        let transaction = Transaction {
+            opened,
+            write_with: self.write_with.as_ref(),
+            progress,
+            expected: &expected,
+            end,
+        };
+        let result = match encoded {
+            Ok(encoded) => transaction.run(&mut session.conn, batch, encoded).await,
+            Err(rejection) => transaction.believe(&mut session.conn, rejection.into()).await,
+        };
+        if !result.as_ref().is_err_and(|failure| failure.taints_connection) {
+            self.session = Some(session);
+        }
+        result
+    }
+}
+
+/// The session that is left, or a new one that is recorded as the owner's.
+async fn session(left: &mut Option<Session>, opened: &Opened) -> Result<Session, Failure> {
+    if let Some(session) = left.take() {
+        return Ok(session);
+    }
+    let store = &opened.store;
+    let mut session = connect(&store.settings, &store.server, &store.group).await?;
+    store.adopt(&mut session, &opened.ownership).await?;
+    Ok(session)
+}
+
+impl<O> TransactionalSink for Postgres<O>
+where
+    O: Send + Sync + 'static,
+{
+    type Output = O;
+
+    async fn open(&mut self, context: &SinkContext) -> Result<(), SinkError> {
+        self.open_database(context, Progress::Stored).await
+    }
+
+    fn describe(&self) -> SinkDescription {
+        self.description()
+    }
+
+    async fn claim(&mut self, partitions: &[ClaimRequest]) -> Result<Vec<Claim>, SinkError> {
+        let opened = self.opened.as_mut().expect("a sink is opened first");
+        let session = session(&mut self.session, opened).await;
+        let mut session = session.map_err(Failure::into_sink_error)?;
+        let claims = opened.store.claim(&mut session, partitions, &mut opened.ownership);
+        let claims = claims.await.map_err(Failure::into_sink_error)?;
+        self.session = Some(session);
+        Ok(claims)
+    }
+
+    async fn reposition(&mut self, moves: &[Move]) -> Result<(), CommitError> {
+        let opened = self.opened.as_ref().expect("a sink is opened first");
+        let session = session(&mut self.session, opened).await;
+        let mut session = session.map_err(Failure::into_commit_error)?;
+        let moved = opened.store.reposition(&mut session, moves, &opened.ownership);
+        moved.await.map_err(Failure::into_commit_error)?;
+        self.session = Some(session);
+        Ok(())
+    }
+
+    async fn commit(&mut self, batch: &Batch<O>) -> Result<(), CommitError> {
+        let stored = self.store(batch, Progress::Stored, End::Commit).await;
+        stored.map_err(Failure::into_commit_error)
+    }
+
+    async fn probe(&mut self, batch: &Batch<O>) -> Result<(), CommitError> {
+        let stored = self.store(batch, Progress::Stored, End::Undo).await;
+        stored.map_err(Failure::into_commit_error)
+    }
+
+    async fn release(&mut self, partitions: &[PartitionId]) {
+        let Some(opened) = self.opened.as_mut() else {
+            return;
+        };
+        let held = opened.ownership.give_up(partitions);
+        let Some(mut session) = self.session.take() else {
+            return;
+        };
+        match opened.store.release(&mut session.conn, &held).await {
+            Ok(()) => self.session = Some(session),
+            Err(error) => tracing::warn!(%error, "claims were not handed back"),
+        }
+    }
+
+    async fn close(&mut self) {
+        self.close_database().await;
+    }
+}
+
+impl<O> Sink for Postgres<O>
+where
+    O: Send + Sync + 'static,
+{
+    type Output = O;
+
+    async fn open(&mut self, context: &SinkContext) -> Result<(), SinkError> {
+        self.open_database(context, Progress::Elsewhere).await
+    }
+
+    fn describe(&self) -> SinkDescription {
+        self.description()
+    }
+
+    async fn write(&mut self, batch: &Batch<O>) -> Result<(), SinkError> {
+        let stored = self.store(batch, Progress::Elsewhere, End::Commit).await;
+        stored.map_err(Failure::into_sink_error)
+    }
+
+    async fn close(&mut self) {
+        self.close_database().await;
+    }
+}
+
+impl<O> Postgres<O> {
+    async fn close_database(&mut self) {
+        if let Some(session) = self.session.take() {
+            // The server notices a closed socket as well.
+            if let Err(error) = session.conn.close().await {
+                tracing::debug!(%error, "the connection was not closed cleanly");
+            }
+        }
+    }
+}
+
+impl<O> fmt::Debug for Postgres<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres")
+            .field("settings", &self.settings)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,210 @@
+//! One batch in one transaction: the order of its statements, and what ends it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::future::BoxFuture;
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Row};
+use tidegate::Cause;
+use tidegate::batch::Batch;
+use tidegate_sql::{Compare, Expectation, Failure, Fate, Ownership, Phase};
+use tokio::time::timeout;
+
+use crate::error::{before, failure};
+use crate::store::Store;
+use crate::write::{Encoded, Plan, Progress};
+
+/// The user's own SQL.
+pub(crate) type WriteWith<O> = Arc<
+    dyn for<'a> Fn(&'a mut PgConnection, &'a Batch<O>) -> BoxFuture<'a, Result<(), sqlx::Error>>
+        + Send
+        + Sync,
+>;
+
+/// What is known once the database was looked at.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    pub(crate) plan: Plan,
+    pub(crate) ownership: Ownership,
+}
+
+/// How a transaction ends if nothing fails.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Commit,
+    Undo,
+}
+
+/// One transaction of a batch.
+pub(crate) struct Transaction<'s, O> {
+    pub(crate) opened: &'s Opened,
+    pub(crate) write_with: Option<&'s WriteWith<O>>,
+    pub(crate) progress: Progress,
+    pub(crate) expected: &'s [Expectation],
+    pub(crate) end: End,
+}
+
+impl<O> Transaction<'_, O>
+where
+    O: Send + Sync + 'static,
+{
+    /// Runs it. The server's time-outs end a slow transaction; if the server itself cannot be
+    /// reached, waiting ends too, and the connection with it.
+    pub(crate) async fn run(
+        &self,
+        conn: &mut PgConnection,
+        batch: &Batch<O>,
+        encoded: Encoded,
+    ) -> Result<(), Failure> {
+        if encoded.has_dead_letters() && !self.opened.plan.takes_dead_letters() {
+            let cause = "the batch holds dead letters and the sink has no place for them";
+            return Err(Failure::new(Fate::Operator, Cause::new(cause)));
+        }
+        let within = self.opened.store.settings.answer_within();
+        let commit_sent = AtomicBool::new(false);
+        let attempt = self.attempt(conn, batch, encoded, &commit_sent);
+        let Ok(result) = timeout(within, attempt).await else {
+            let fate = match commit_sent.load(Ordering::Relaxed) {
+                true => Fate::InDoubt,
+                false => Fate::Reconnect,
+            };
+            let cause = Cause::new(format_args!("no answer within {within:?}"));
+            return Err(Failure::new(fate, cause));
+        };
+        match result {
+            Err(failure) if failure.taints_connection => Err(failure),
+            Err(failure) if failure.fate == Fate::Rejected => self.believe(conn, failure).await,
+            Err(failure) if failure.fate == Fate::Fenced => {
+                Err(self.opened.store.fenced(conn, self.expected).await)
+            }
+            result => result,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        conn: &mut PgConnection,
+        batch: &Batch<O>,
+        encoded: Encoded,
+        commit_sent: &AtomicBool,
+    ) -> Result<(), Failure> {
+        let expected = (self.progress == Progress::Stored).then_some(self.expected);
+        let statement = match self.opened.plan.one(encoded, expected) {
+            Ok(statement) if self.end == End::Commit => {
+                // It commits by itself: from here on silence is doubt. All answers are read,
+                // because a deferred constraint speaks after the row.
+                commit_sent.store(true, Ordering::Relaxed);
+                let stored = statement.fetch_all(conn).await;
+                stored.map_err(|error| failure(&error, Phase::CommitSent))?;
+                return Ok(());
+            }
+            Ok(statement) => Ok(statement),
+            Err(encoded) => Err(encoded),
+        };
+        let mut tx = conn.begin().await.map_err(before)?;
+        let written = match statement {
+            Ok(statement) => statement.fetch_all(&mut *tx).await.map(drop).map_err(before),
+            Err(encoded) => self.write(&mut tx, batch, encoded).await,
+        };
+        let written = match written {
+            Ok(()) if self.end == End::Undo => check_deferred(&mut tx).await,
+            written => written,
+        };
+        if written.is_err() || self.end == End::Undo {
+            if let Err(error) = tx.rollback().await {
+                let first = written.err().unwrap_or_else(|| before(error));
+                return Err(first.not_rolled_back());
+            }
+            return written;
+        }
+        let xid = current_xid(&mut tx).await?;
+        commit_sent.store(true, Ordering::Relaxed);
+        let sent = |error| failure(&error, Phase::CommitSent);
+        tx.commit().await.map_err(sent)?;
+        settled(conn, xid.as_deref()).await
+    }
+
+    /// Results, dead letters, the user's SQL, and the compare as the last statement.
+    async fn write(
+        &self,
+        conn: &mut PgConnection,
+        batch: &Batch<O>,
+        encoded: Encoded,
+    ) -> Result<(), Failure> {
+        // Taken first: whoever ends the transaction in between ends this number.
+        let row = sqlx::query("SELECT pg_current_xact_id()::text").fetch_one(&mut *conn);
+        let xid: String = row.await.map_err(before)?.get(0);
+        self.opened.plan.steps(conn, encoded).await.map_err(before)?;
+        if let Some(write) = self.write_with {
+            write(conn, batch).await.map_err(before)?;
+            if current_xid(conn).await?.as_deref() != Some(&*xid) {
+                let cause = "`write_with` ended the transaction: what it wrote before may be \
+                             stored without its progress; remove COMMIT and ROLLBACK from it";
+                return Err(Failure::new(Fate::Operator, Cause::new(cause)));
+            }
+        }
+        let moved = self.opened.store.advance(conn, self.expected, &xid);
+        match moved.await.map_err(before)? {
+            Compare::Holds => Ok(()),
+            // The words come after the rollback.
+            Compare::Differs => Err(Failure::new(Fate::Fenced, Cause::new("fenced"))),
+        }
+    }
+
+    /// A rejection is believed only from an owner whose progress is where the batch starts: a
+    /// fenced writer can meet the rows that its successor wrote.
+    pub(crate) async fn believe(
+        &self,
+        conn: &mut PgConnection,
+        rejected: Failure,
+    ) -> Result<(), Failure> {
+        self.opened.store.verify(conn, self.expected).await?;
+        Err(rejected)
+    }
+}
+
+/// The number of the transaction, if it has one yet.
+async fn current_xid(conn: &mut PgConnection) -> Result<Option<String>, Failure> {
+    let row = sqlx::query("SELECT pg_current_xact_id_if_assigned()::text").fetch_one(conn);
+    match row.await {
+        Ok(row) => Ok(row.get(0)),
+        Err(error) => {
+            let failed = before(error);
+            let cause = Cause::from_error("the transaction cannot go on", failed.cause);
+            Err(Failure { cause, ..failed })
+        }
+    }
+}
+
+/// What `COMMIT` would find.
+async fn check_deferred(conn: &mut PgConnection) -> Result<(), Failure> {
+    let check = sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(conn);
+    check.await.map(drop).map_err(before)
+}
+
+/// Whether the transaction really committed: the server answers `ROLLBACK` to the `COMMIT` of a
+/// failed transaction, and the client calls that success.
+async fn settled(conn: &mut PgConnection, xid: Option<&str>) -> Result<(), Failure> {
+    let Some(xid) = xid else {
+        // Nothing was written: there is nothing that could be lost.
+        return Ok(());
+    };
+    let status = sqlx::query("SELECT pg_xact_status($1::text::xid8)")
+        .bind(xid.to_owned())
+        .fetch_one(conn)
+        .await
+        .map_err(|error| failure(&error, Phase::CommitSent))?;
+    match status.get::<Option<&str>, _>(0) {
+        Some("committed") => Ok(()),
+        Some("aborted") => {
+            let cause = Cause::new("the server answered COMMIT with ROLLBACK");
+            Err(Failure::new(Fate::Aborted, cause))
+        }
+        _ => {
+            let cause = Cause::new("the server does not know how the transaction ended");
+            Err(Failure::new(Fate::InDoubt, cause))
+        }
+    }
+}
