@@ -1,1 +1,2 @@
 //! Seed.
+#![forbid(unsafe_code)]

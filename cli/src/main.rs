@@ -1,2 +1,4 @@
 //! Seed.
+#![forbid(unsafe_code)]
+
 fn main() {}

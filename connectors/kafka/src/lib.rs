@@ -1,1 +1,43 @@
-//! Seed.
+//! Kafka as a source and as a sink of Tidegate.
+
+mod commits;
+mod context;
+mod error;
+mod ffi;
+mod health;
+mod helper;
+mod keys;
+mod limits;
+mod membership;
+mod message;
+mod meters;
+pub mod metrics;
+mod offsets;
+mod outbox;
+mod partition;
+mod partitioner;
+mod plain_sink;
+mod producer;
+mod rebalance;
+mod resolve;
+mod security;
+mod settings;
+mod sink;
+mod source;
+mod start;
+mod thread;
+mod transaction;
+mod wake;
+
+pub use message::Message;
+pub use outbox::{
+    HEADER_ATTEMPTS, HEADER_ERROR, HEADER_ERROR_REASON, HEADER_SOURCE, HEADER_VALUE_BYTES,
+    HEADER_VALUE_SHA256,
+};
+pub use partitioner::partition_for_key;
+pub use plain_sink::KafkaPlainSink;
+#[cfg(feature = "tls")]
+pub use security::{OauthToken, Security};
+pub use settings::Kafka;
+pub use sink::KafkaSink;
+pub use source::{GroupProtocol, KafkaSource, StartPolicy, Topics};

@@ -55,25 +55,12 @@ impl Form {
         };
         TransactionalSink::open(&mut sink, &context).await.expect("opened");
         let partition = PartitionId::new("in", 0);
-        let request = ClaimRequest {
-            partition: partition.clone(),
-            topic_id: None,
-        };
+        let request = ClaimRequest { partition: partition.clone(), topic_id: None };
         sink.claim(&[request]).await.expect("claimed");
-        let start = Move {
-            partition,
-            expected: None,
-            next: Offset::ZERO,
-            topic_id: None,
-        };
+        let start = Move { partition, expected: None, next: Offset::ZERO, topic_id: None };
         sink.reposition(&[start]).await.expect("started");
         let (next, times) = (0, Vec::new());
-        Self {
-            name,
-            sink,
-            next,
-            times,
-        }
+        Self { name, sink, next, times }
     }
 
     async fn commit(&mut self, rows: i64) {
@@ -139,15 +126,17 @@ async fn measure(url: &str) {
          CREATE TABLE forms_one ({columns}); CREATE TABLE forms_copy ({columns}); \
          CREATE TABLE forms_upsert ({columns}, PRIMARY KEY (id))"
     );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(ddl))
-        .execute(&mut conn)
-        .await
-        .expect("tables");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut conn).await.expect("tables");
     let mut forms = [
         Form::open(url, "one statement", table("forms_one"), usize::MAX).await,
         Form::open(url, "COPY", table("forms_copy"), 1).await,
-        Form::open(url, "one statement, upsert", table("forms_upsert").upsert_on(["id"]), usize::MAX)
-            .await,
+        Form::open(
+            url,
+            "one statement, upsert",
+            table("forms_upsert").upsert_on(["id"]),
+            usize::MAX,
+        )
+        .await,
     ];
     for rows in SIZES {
         for _ in 0..=TURNS {

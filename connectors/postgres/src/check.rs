@@ -79,10 +79,7 @@ async fn create(conn: &mut PgConnection, ddl: &str) -> Result<(), Failure> {
         .await
         .map_err(before)?;
     // The names in it are quoted.
-    sqlx::raw_sql(AssertSqlSafe(ddl.to_owned()))
-        .execute(&mut *tx)
-        .await
-        .map_err(before)?;
+    sqlx::raw_sql(AssertSqlSafe(ddl.to_owned())).execute(&mut *tx).await.map_err(before)?;
     tx.commit().await.map_err(before)
 }
 
@@ -171,10 +168,7 @@ pub(crate) async fn table<O>(
     .await
     .map_err(failed)?;
     let Some(row) = found else {
-        return Err(stop(
-            "does not exist".into(),
-            "create it; the sink never does",
-        ));
+        return Err(stop("does not exist".into(), "create it; the sink never does"));
     };
     if !matches!(row.get(2), "r" | "p") {
         let problem = "is a view or a foreign table, not a table".to_owned();
@@ -335,10 +329,7 @@ fn real(row: &PgRow) -> Real {
 
 /// What the modifier of a type says, as in `varchar(20)` or `numeric(10,2)`.
 fn limit(base: &str, not_null: bool, modifier: i32) -> Limit {
-    let mut limit = Limit {
-        not_null,
-        ..Limit::default()
-    };
+    let mut limit = Limit { not_null, ..Limit::default() };
     // The modifier counts a header of four bytes; without a modifier it is -1.
     let Ok(modifier) = u32::try_from(modifier - 4) else {
         return limit;

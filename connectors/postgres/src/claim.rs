@@ -38,16 +38,10 @@ impl Store {
             let found = highest.iter().find(|(name, _)| name == topic.as_str());
             found.map(|(_, index)| *index)
         });
-        let Answers {
-            claims,
-            take,
-            unborn,
-        } = answers;
+        let Answers { claims, take, unborn } = answers;
         let taken = self.take(&mut tx, &take, owner, &backend_start);
         let taken = taken.await.map_err(before)?;
-        tx.commit()
-            .await
-            .map_err(|error| failure(&error, Phase::CommitSent))?;
+        tx.commit().await.map_err(|error| failure(&error, Phase::CommitSent))?;
         ownership.hold_all(taken, unborn, owner);
         Ok(claims)
     }
@@ -116,15 +110,10 @@ impl Store {
             self.books.progress
         )
         .into();
-        let topics: Vec<String> = topics
-            .iter()
-            .map(|topic| topic.as_str().to_owned())
-            .collect();
+        let topics: Vec<String> = topics.iter().map(|topic| topic.as_str().to_owned()).collect();
         let rows = query(&text).bind(self.group.clone()).bind(topics);
         let rows = rows.fetch_all(conn).await?;
-        rows.iter()
-            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-            .collect()
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
     async fn take(
@@ -149,10 +138,7 @@ impl Store {
             let row = [
                 Cell::Text(request.partition.topic().as_str()),
                 Cell::Int4(request.partition.index()),
-                request
-                    .topic_id
-                    .as_ref()
-                    .map_or(Cell::Null, |id| Cell::Bytea(&id.0)),
+                request.topic_id.as_ref().map_or(Cell::Null, |id| Cell::Bytea(&id.0)),
             ];
             spans.push(row).expect("these types always fit");
         }
@@ -162,9 +148,7 @@ impl Store {
             .bind(backend_start.to_owned())
             .fetch_all(conn)
             .await?;
-        rows.iter()
-            .map(|row| Ok((partition(row)?, row.try_get(2)?)))
-            .collect()
+        rows.iter().map(|row| Ok((partition(row)?, row.try_get(2)?))).collect()
     }
 
     /// Records a new connection in the rows that this instance owns, so that a heir ends the right

@@ -74,11 +74,7 @@ pub(crate) async fn connect(
         let cause = Cause::new(format_args!("{server} is read-only or in recovery"));
         return Err(Failure::new(Fate::Reconnect, cause));
     }
-    Ok(Session {
-        conn,
-        pid: row.get(0),
-        backend_start: row.get(1),
-    })
+    Ok(Session { conn, pid: row.get(0), backend_start: row.get(1) })
 }
 
 /// Waits so long for an answer. The server's own time-outs come first as long as it can be
@@ -88,9 +84,7 @@ pub(crate) async fn bounded<T>(
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     timeout(within, work).await.unwrap_or_else(|_| {
-        let cause = Cause::new(format_args!(
-            "the database gave no answer within {within:?}"
-        ));
+        let cause = Cause::new(format_args!("the database gave no answer within {within:?}"));
         Err(Failure::new(Fate::Reconnect, cause))
     })
 }
@@ -110,10 +104,8 @@ pub(crate) async fn connect_within(
             Err(failure) => failure,
         };
         if failure.fate == Fate::Operator {
-            return Err(
-                Error::sink_failed(format_args!("cannot connect to {server}"))
-                    .with_source(failure.cause),
-            );
+            return Err(Error::sink_failed(format_args!("cannot connect to {server}"))
+                .with_source(failure.cause));
         }
         if Instant::now() + pause >= end {
             return Err(Error::deadline(format_args!(

@@ -90,10 +90,7 @@ impl Progress {
     /// # Errors
     /// If the table cannot be read.
     pub async fn groups(&mut self) -> Result<Vec<String>, Error> {
-        let text = format!(
-            "SELECT DISTINCT group_id FROM {} ORDER BY 1",
-            self.books.progress
-        );
+        let text = format!("SELECT DISTINCT group_id FROM {} ORDER BY 1", self.books.progress);
         let rows = query(&text.into()).fetch_all(&mut self.session.conn).await;
         let rows = rows.map_err(failed)?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
@@ -110,10 +107,7 @@ impl Progress {
             self.books.progress
         );
         let rows = query(&text.into()).bind(group.to_owned());
-        let rows = rows
-            .fetch_all(&mut self.session.conn)
-            .await
-            .map_err(failed)?;
+        let rows = rows.fetch_all(&mut self.session.conn).await.map_err(failed)?;
         let rows: Result<_, _> = rows.iter().map(progress_row).collect();
         rows.map_err(failed)
     }
@@ -133,17 +127,10 @@ impl Progress {
             self.books.progress
         );
         let rows = query(&text.into()).bind(group.to_owned());
-        let rows = rows
-            .fetch_all(&mut self.session.conn)
-            .await
-            .map_err(failed)?;
+        let rows = rows.fetch_all(&mut self.session.conn).await.map_err(failed)?;
         let live: Result<Vec<_>, _> = rows.iter().map(partition).collect();
         let live = live.map_err(failed)?;
-        Ok(if live.is_empty() {
-            Liveness::None
-        } else {
-            Liveness::Live(live)
-        })
+        Ok(if live.is_empty() { Liveness::None } else { Liveness::Live(live) })
     }
 
     /// Sets positions and fences whoever owns them; all or none.
@@ -190,11 +177,5 @@ fn progress_row(row: &PgRow) -> Result<ProgressRow, sqlx::Error> {
     let updated_at: DateTime<Utc> = row.try_get(5)?;
     let (next, claim) = (row.try_get(2)?, row.try_get(3)?);
     let resets = row.try_get(4)?;
-    Ok(ProgressRow::new(
-        partition(row)?,
-        next,
-        claim,
-        resets,
-        updated_at.into(),
-    ))
+    Ok(ProgressRow::new(partition(row)?, next, claim, resets, updated_at.into()))
 }

@@ -75,10 +75,7 @@ impl Settings {
         ] {
             // Zero means for ever to the server: a stopped process would hold its locks for ever.
             if timeout.as_millis() == 0 || timeout.as_millis() > i32::MAX as u128 {
-                return Err(Error::configuration(
-                    name,
-                    "must be between 1 ms and 24 days",
-                ));
+                return Err(Error::configuration(name, "must be between 1 ms and 24 days"));
             }
         }
         Ok(server)
@@ -91,10 +88,7 @@ impl Settings {
         options.options([
             ("statement_timeout", millis(self.statement_timeout)),
             ("lock_timeout", millis(self.lock_timeout)),
-            (
-                "idle_in_transaction_session_timeout",
-                millis(self.idle_timeout),
-            ),
+            ("idle_in_transaction_session_timeout", millis(self.idle_timeout)),
             // A machine that vanished is noticed within half a minute.
             ("tcp_keepalives_idle", "10".to_owned()),
             ("tcp_keepalives_interval", "5".to_owned()),
@@ -150,10 +144,8 @@ impl Server {
             )
             .remedy("add ?sslmode=verify-full, or `.allow_plaintext()` on a trusted network"));
         }
-        let needs_tls = matches!(
-            mode,
-            PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull
-        );
+        let needs_tls =
+            matches!(mode, PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
         if needs_tls && !cfg!(feature = "tls") {
             return Err(Error::configuration("sslmode", "asks for TLS")
                 .remedy("turn on the feature `tls` of tidegate-postgres"));
@@ -185,9 +177,7 @@ mod tests {
     use super::*;
 
     fn parse(url: &str) -> Result<Server, String> {
-        Settings::new(url)
-            .parse()
-            .map_err(|error| error.to_string())
+        Settings::new(url).parse().map_err(|error| error.to_string())
     }
 
     #[test]
@@ -197,10 +187,7 @@ mod tests {
             ("postgres://u:hunter2@localhost:99999/db", "cannot be read"),
             ("postgres://u:hunter2@localhost/", "names no database"),
             ("postgres://u:hunter2@db.example.com/db", "sslmode"),
-            (
-                "postgres://u:hunter2@10.0.0.5/db?sslmode=require",
-                "sslmode",
-            ),
+            ("postgres://u:hunter2@10.0.0.5/db?sslmode=require", "sslmode"),
         ] {
             let message = parse(url).unwrap_err();
             assert!(message.contains(says), "{message}");
@@ -218,11 +205,7 @@ mod tests {
         ] {
             parse(url).expect(url);
         }
-        assert!(
-            parse("postgres:///db?host=/tmp&user=u")
-                .unwrap()
-                .is_socket()
-        );
+        assert!(parse("postgres:///db?host=/tmp&user=u").unwrap().is_socket());
     }
 
     #[test]
@@ -238,10 +221,7 @@ mod tests {
     fn debugging_output_holds_no_secret() {
         let settings = Settings::new("postgres://u:hunter2@localhost/db");
         let text = format!("{settings:?} {:?}", settings.parse().unwrap());
-        assert!(
-            text.contains("localhost:5432/db") && !text.contains("hunter2"),
-            "{text}"
-        );
+        assert!(text.contains("localhost:5432/db") && !text.contains("hunter2"), "{text}");
     }
 
     #[test]

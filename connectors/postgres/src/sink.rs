@@ -142,9 +142,7 @@ where
 
     fn description(&self) -> SinkDescription {
         let server = self.settings.parse();
-        let copies_from = server
-            .as_ref()
-            .map(|server| self.copies_from(server.is_socket()));
+        let copies_from = server.as_ref().map(|server| self.copies_from(server.is_socket()));
         let mut notes = vec![match &self.write_with {
             None => "a batch is one statement: compare, rows by UNNEST, dead letters".to_owned(),
             Some(_) => "rows by UNNEST, then your own SQL, then the compare".to_owned(),
@@ -183,16 +181,9 @@ where
         };
         let result = match encoded {
             Ok(encoded) => transaction.run(&mut session.conn, batch, encoded).await,
-            Err(rejection) => {
-                transaction
-                    .believe(&mut session.conn, rejection.into())
-                    .await
-            }
+            Err(rejection) => transaction.believe(&mut session.conn, rejection.into()).await,
         };
-        if !result
-            .as_ref()
-            .is_err_and(|failure| failure.taints_connection)
-        {
+        if !result.as_ref().is_err_and(|failure| failure.taints_connection) {
             self.session = Some(session);
         }
         result
@@ -202,9 +193,7 @@ where
         let opened = self.opened.as_mut().expect("a sink is opened first");
         let within = self.settings.answer_within();
         let mut session = session(&mut self.session, opened).await?;
-        let claims = opened
-            .store
-            .claim(&mut session, partitions, &mut opened.ownership);
+        let claims = opened.store.claim(&mut session, partitions, &mut opened.ownership);
         let claims = bounded(within, claims).await?;
         self.session = Some(session);
         Ok(claims)
@@ -214,14 +203,9 @@ where
         let opened = self.opened.as_ref().expect("a sink is opened first");
         let within = self.settings.answer_within();
         let mut session = session(&mut self.session, opened).await?;
-        let moved = opened
-            .store
-            .reposition(&mut session, moves, &opened.ownership);
+        let moved = opened.store.reposition(&mut session, moves, &opened.ownership);
         let moved = bounded(within, moved).await;
-        if !moved
-            .as_ref()
-            .is_err_and(|failure| failure.taints_connection)
-        {
+        if !moved.as_ref().is_err_and(|failure| failure.taints_connection) {
             self.session = Some(session);
         }
         moved

@@ -44,14 +44,7 @@ pub(crate) fn bind_compare(
     group: &str,
     expected: &[Expectation],
 ) -> Query<'static, Postgres, PgArguments> {
-    let kinds = [
-        Kind::Text,
-        Kind::Int4,
-        Kind::Int8,
-        Kind::Int8,
-        Kind::Int8,
-        Kind::Uuid,
-    ];
+    let kinds = [Kind::Text, Kind::Int4, Kind::Int8, Kind::Int8, Kind::Int8, Kind::Uuid];
     let mut spans = Arrays::new(&kinds);
     for wanted in expected {
         let row = [
@@ -94,9 +87,7 @@ impl Store {
             tx.rollback().await.map_err(before)?;
             return Err(self.fenced(&mut session.conn, &expected).await);
         }
-        tx.commit()
-            .await
-            .map_err(|error| failure(&error, Phase::CommitSent))
+        tx.commit().await.map_err(|error| failure(&error, Phase::CommitSent))
     }
 
     /// Inserts starts where nothing is stored. A row that another instance inserted for us, still
@@ -123,14 +114,7 @@ impl Store {
             self.books.progress
         )
         .into();
-        let kinds = [
-            Kind::Text,
-            Kind::Int4,
-            Kind::Int8,
-            Kind::Int8,
-            Kind::Uuid,
-            Kind::Bytea,
-        ];
+        let kinds = [Kind::Text, Kind::Int4, Kind::Int8, Kind::Int8, Kind::Uuid, Kind::Bytea];
         let mut rows = Arrays::new(&kinds);
         for to in starts {
             let held = ownership.get(&to.partition);
@@ -140,9 +124,7 @@ impl Store {
                 Cell::Int8(to.next.get()),
                 Cell::Int8(held.map_or(0, |(claim, _)| claim)),
                 held.map_or(Cell::Null, |(_, owner)| Cell::Uuid(owner)),
-                to.topic_id
-                    .as_ref()
-                    .map_or(Cell::Null, |id| Cell::Bytea(&id.0)),
+                to.topic_id.as_ref().map_or(Cell::Null, |id| Cell::Bytea(&id.0)),
             ];
             rows.push(row).expect("these types always fit");
         }
@@ -255,10 +237,7 @@ impl Store {
         .into();
         let mut wanted = Arrays::new(&[Kind::Text, Kind::Int4]);
         for partition in partitions {
-            let row = [
-                Cell::Text(partition.topic().as_str()),
-                Cell::Int4(partition.index()),
-            ];
+            let row = [Cell::Text(partition.topic().as_str()), Cell::Int4(partition.index())];
             wanted.push(row).expect("these types always fit");
         }
         let rows = wanted.bind(query(&text).bind(self.group.clone()));

@@ -128,11 +128,7 @@ where
         // Taken first: whoever ends the transaction in between ends this number.
         let row = sqlx::query("SELECT pg_current_xact_id()::text").fetch_one(&mut *conn);
         let xid: String = row.await.map_err(before)?.get(0);
-        self.opened
-            .plan
-            .steps(conn, encoded)
-            .await
-            .map_err(before)?;
+        self.opened.plan.steps(conn, encoded).await.map_err(before)?;
         if let Some(write) = self.write_with {
             write(conn, batch).await.map_err(before)?;
             if current_xid(conn).await?.as_deref() != Some(&*xid) {

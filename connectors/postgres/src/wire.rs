@@ -43,11 +43,7 @@ fn oids(kind: Kind) -> (u32, u32) {
 
 /// The type of the array that a column travels in.
 pub(crate) fn array_type(kind: Kind) -> String {
-    if kind.is_array() {
-        "text[]".to_owned()
-    } else {
-        format!("{}[]", kind.sql())
-    }
+    if kind.is_array() { "text[]".to_owned() } else { format!("{}[]", kind.sql()) }
 }
 
 /// One column of many rows: a one-dimensional array.
@@ -64,12 +60,7 @@ const ARRAY_HEADER_BYTES: usize = 20;
 
 impl Array {
     fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            count: 0,
-            nulls: false,
-            bytes: vec![0; ARRAY_HEADER_BYTES],
-        }
+        Self { kind, count: 0, nulls: false, bytes: vec![0; ARRAY_HEADER_BYTES] }
     }
 
     fn push(&mut self, cell: &Cell<'_>) -> Result<(), BadCell> {
@@ -84,13 +75,8 @@ impl Array {
 
     /// Completes the header; an array without elements has no dimension.
     fn finish(&mut self) {
-        let header: [i32; 5] = [
-            1,
-            i32::from(self.nulls),
-            oids(self.kind).0.cast_signed(),
-            self.count,
-            1,
-        ];
+        let header: [i32; 5] =
+            [1, i32::from(self.nulls), oids(self.kind).0.cast_signed(), self.count, 1];
         for (place, number) in self.bytes.chunks_mut(4).zip(header) {
             place.copy_from_slice(&number.to_be_bytes());
         }
@@ -146,9 +132,7 @@ impl Arrays {
     /// Adds a row.
     pub(crate) fn push<const N: usize>(&mut self, row: [Cell<'_>; N]) -> Result<(), BadCell> {
         let cells = self.columns.iter_mut().zip(row);
-        cells
-            .into_iter()
-            .try_for_each(|(column, cell)| column.push(&cell))
+        cells.into_iter().try_for_each(|(column, cell)| column.push(&cell))
     }
 
     /// Hands the arrays over to a query.
@@ -173,11 +157,7 @@ pub(crate) struct Chunks {
 
 impl Chunks {
     pub(crate) fn new(kinds: &[Kind]) -> Self {
-        Self {
-            kinds: kinds.to_vec(),
-            chunk_bytes: CHUNK_BYTES,
-            chunks: vec![Arrays::new(kinds)],
-        }
+        Self { kinds: kinds.to_vec(), chunk_bytes: CHUNK_BYTES, chunks: vec![Arrays::new(kinds)] }
     }
 
     /// The arrays of each statement.
@@ -207,10 +187,7 @@ impl Chunks {
 
 impl RowWriter for Chunks {
     fn cell(&mut self, column: usize, cell: Cell<'_>) -> Result<(), BadCell> {
-        let chunk = self
-            .chunks
-            .last_mut()
-            .expect("there is always a last chunk");
+        let chunk = self.chunks.last_mut().expect("there is always a last chunk");
         if column == 0 && chunk.bytes() >= self.chunk_bytes {
             self.chunks.push(Arrays::new(&self.kinds));
             return self.cell(column, cell);
@@ -272,9 +249,7 @@ fn sized(
         IsNull::Yes => -1,
         IsNull::No => {
             let length = bytes.len() - start - 4;
-            let fits = i32::try_from(length)
-                .ok()
-                .filter(|_| length <= VALUE_BYTES_MAX);
+            let fits = i32::try_from(length).ok().filter(|_| length <= VALUE_BYTES_MAX);
             fits.ok_or_else(|| BadCell::new("a value larger than 512 MiB"))?
         }
     };
@@ -388,9 +363,9 @@ fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(values) => values.iter().any(has_nul),
-        Value::Object(fields) => fields
-            .iter()
-            .any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Object(fields) => {
+            fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value))
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
@@ -404,9 +379,7 @@ mod tests {
         let mut chunks = Chunks::new(&[Kind::Int8, Kind::Text]);
         chunks.chunk_bytes = 200;
         for number in 0..20 {
-            chunks
-                .push([Cell::Int8(number), Cell::Text("0123456789")])
-                .unwrap();
+            chunks.push([Cell::Int8(number), Cell::Text("0123456789")]).unwrap();
         }
         assert!(!chunks.is_one() && !chunks.is_empty());
         let rows: Vec<usize> = chunks.into_statements().iter().map(Arrays::rows).collect();
@@ -429,10 +402,7 @@ mod tests {
         assert!(time(&at(first - 1)).is_err());
         assert_eq!(time(&at(EPOCH_MICROS)), Ok(0));
         let far = chrono::DateTime::<chrono::Utc>::MAX_UTC;
-        assert_eq!(
-            time(&far).is_ok(),
-            far.timestamp_micros() - EPOCH_MICROS < TIMES.end
-        );
+        assert_eq!(time(&far).is_ok(), far.timestamp_micros() - EPOCH_MICROS < TIMES.end);
     }
 
     #[test]

@@ -47,24 +47,20 @@ impl TablePlan {
         let kinds: Vec<Kind> = table.columns().iter().map(|column| column.kind()).collect();
         let (insert, conflict) =
             on_conflict(table, &known.target, |old, new| format!("{old} + {new}"));
-        let exprs = kinds
-            .iter()
-            .zip(&known.casts)
-            .enumerate()
-            .map(|(index, (kind, cast))| match (cast, kind.is_array()) {
-                (Some(cast), _) => format!("u.c{index}::{cast}"),
-                (None, true) => format!("u.c{index}::{}", kind.sql()),
-                (None, false) => format!("u.c{index}"),
+        let exprs =
+            kinds.iter().zip(&known.casts).enumerate().map(|(index, (kind, cast))| {
+                match (cast, kind.is_array()) {
+                    (Some(cast), _) => format!("u.c{index}::{cast}"),
+                    (None, true) => format!("u.c{index}::{}", kind.sql()),
+                    (None, false) => format!("u.c{index}"),
+                }
             });
         let exprs = exprs.collect::<Vec<_>>().join(", ");
         let copies = known.takes_copy && !table.is_upsert();
         let mut plan = Self {
             copy: copies.then(|| {
                 let columns = column_list(table);
-                format!(
-                    "COPY {} ({columns}) FROM STDIN (FORMAT binary)",
-                    known.target
-                )
+                format!("COPY {} ({columns}) FROM STDIN (FORMAT binary)", known.target)
             }),
             kinds,
             limits: known.limits,
@@ -80,12 +76,9 @@ impl TablePlan {
     /// The insert with parameters from `first` on.
     fn statement(&self, first: usize, condition: &str) -> String {
         let arrays = self.kinds.iter().zip(first..);
-        let arrays: Vec<String> = arrays
-            .map(|(kind, number)| format!("${number}::{}", array_type(*kind)))
-            .collect();
-        let names: Vec<String> = (0..self.kinds.len())
-            .map(|index| format!("c{index}"))
-            .collect();
+        let arrays: Vec<String> =
+            arrays.map(|(kind, number)| format!("${number}::{}", array_type(*kind))).collect();
+        let names: Vec<String> = (0..self.kinds.len()).map(|index| format!("c{index}")).collect();
         format!(
             "{} SELECT {} FROM UNNEST({}) AS u({}) {condition} {}",
             self.insert,
@@ -117,9 +110,8 @@ const DEAD_LETTER: [(&str, Kind); 12] = [
 fn dead_letter_statement(books: &Bookkeeping, first: usize, condition: &str) -> String {
     let names = DEAD_LETTER.map(|(name, _)| quote(name).expect("a constant name"));
     let arrays = DEAD_LETTER.iter().zip(first + 1..);
-    let arrays: Vec<String> = arrays
-        .map(|((_, kind), number)| format!("${number}::{}", array_type(*kind)))
-        .collect();
+    let arrays: Vec<String> =
+        arrays.map(|((_, kind), number)| format!("${number}::{}", array_type(*kind))).collect();
     let names = names.join(", ");
     format!(
         "INSERT INTO {} (group_id, {names}) SELECT ${first}::text, u.* FROM UNNEST({}) \
@@ -151,9 +143,8 @@ impl Plan {
         progress_table: &str,
     ) -> Self {
         let plans = tables.iter().zip(known);
-        let plans: Vec<TablePlan> = plans
-            .map(|(table, known)| TablePlan::new(table, known))
-            .collect();
+        let plans: Vec<TablePlan> =
+            plans.map(|(table, known)| TablePlan::new(table, known)).collect();
         // One statement cannot upsert a row twice, so a table that is named twice takes steps.
         let mut targets: Vec<&String> = plans.iter().map(|plan| &plan.insert).collect();
         targets.sort();
@@ -282,11 +273,7 @@ impl Plan {
 
 /// Rows of one table from which on they are copied.
 pub(crate) fn copy_rows_min(is_socket: bool) -> usize {
-    if is_socket {
-        COPY_ROWS_MIN_SOCKET
-    } else {
-        usize::MAX
-    }
+    if is_socket { COPY_ROWS_MIN_SOCKET } else { usize::MAX }
 }
 
 /// Compare, tables and dead letters as parts of one statement.

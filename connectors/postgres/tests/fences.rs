@@ -18,15 +18,12 @@ use tidegate::sink::{CommitError, SinkError, TransactionalSink};
 use tidegate_postgres::Postgres;
 
 fn one(next: i64) -> Batch<Item> {
-    cut(0, next..next + 1)
-        .emit(next, [item(next, "a", 1)])
-        .batch()
+    cut(0, next..next + 1).emit(next, [item(next, "a", 1)]).batch()
 }
 
 /// A sink behind a wire that can be cut, with its first partition claimed from 0.
 async fn behind_proxy(lab: &Database) -> (Proxy, Postgres<Item>) {
-    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)")
-        .await;
+    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)").await;
     let proxy = Proxy::to(lab.address()).await;
     let sink = Postgres::connect(&lab.url_through(proxy.port)).into(items());
     let mut sink = open(sink).await;
@@ -77,8 +74,7 @@ async fn a_wrong_guess_after_doubt_is_caught_by_the_compare() {
 #[tokio::test]
 async fn a_server_that_falls_silent_is_given_up_in_doubt() {
     let lab = Database::new().await;
-    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)")
-        .await;
+    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)").await;
     let proxy = Proxy::to(lab.address()).await;
     let short = Duration::from_millis(100);
     let sink = Postgres::connect(&lab.url_through(proxy.port))
@@ -103,17 +99,10 @@ async fn a_session_that_was_ended_between_batches_is_replaced_and_recorded() {
     claim_from_zero(&mut sink, 1).await;
     let pid = "SELECT owner_pid FROM tidegate.progress";
     let first = lab.number(pid).await;
-    lab.run(&format!("SELECT pg_terminate_backend({first}, 5000)"))
-        .await;
+    lab.run(&format!("SELECT pg_terminate_backend({first}, 5000)")).await;
     // What a closed connection did with the request cannot be known; nothing was stored.
     let result = sink.commit(&one(0)).await;
-    assert!(
-        matches!(
-            result,
-            Err(CommitError::InDoubt(_) | CommitError::Aborted(_))
-        ),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(CommitError::InDoubt(_) | CommitError::Aborted(_))), "{result:?}");
     sink.commit(&one(0)).await.expect("on a new session");
     let second = lab.number(pid).await;
     assert_ne!(first, second);
@@ -151,10 +140,7 @@ async fn an_owner_stuck_inside_its_commit_is_ended_by_its_heir() {
     let start = Instant::now();
     assert_eq!(at(&claim_one(&mut heir, 0).await), 0);
     let waited = start.elapsed();
-    assert!(
-        waited > Duration::from_millis(1500),
-        "{waited:?}: it had its time"
-    );
+    assert!(waited > Duration::from_millis(1500), "{waited:?}: it had its time");
     assert!(waited < Duration::from_secs(20), "{waited:?}: it was ended");
     let (mut old, result) = stuck.await.expect("it ends");
     assert!(matches!(result, Err(CommitError::InDoubt(_))), "{result:?}");
@@ -180,10 +166,7 @@ async fn until_blocked(lab: &Database, condition: &str) {
 async fn holding_the_row(lab: &Database, set: &str) -> sqlx::PgConnection {
     let mut conn = lab.connect().await;
     let sql = format!("BEGIN; UPDATE tidegate.progress SET {set} WHERE partition = 0");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
-        .execute(&mut conn)
-        .await
-        .expect("the row");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut conn).await.expect("the row");
     conn
 }
 
@@ -197,15 +180,8 @@ async fn a_claim_waits_for_a_pending_commit_and_sees_its_result() {
     let mut pending = holding_the_row(&lab, "next_offset = 7").await;
     let claim = tokio::spawn(async move { at(&claim_one(&mut heir, 0).await) });
     until_blocked(&lab, "wait_event_type = 'Lock'").await;
-    assert_eq!(
-        lab.number("SELECT next_offset FROM tidegate.progress")
-            .await,
-        0
-    );
-    sqlx::query("COMMIT")
-        .execute(&mut pending)
-        .await
-        .expect("committed");
+    assert_eq!(lab.number("SELECT next_offset FROM tidegate.progress").await, 0);
+    sqlx::query("COMMIT").execute(&mut pending).await.expect("committed");
     assert_eq!(claim.await.expect("claimed"), 7);
 }
 
@@ -223,8 +199,7 @@ async fn nobody_but_the_recorded_owner_is_ended() {
         .await
         .expect("a number")
         .get(0);
-    lab.run(&format!("UPDATE tidegate.progress SET owner_pid = {pid}"))
-        .await;
+    lab.run(&format!("UPDATE tidegate.progress SET owner_pid = {pid}")).await;
     sqlx::raw_sql("BEGIN; UPDATE tidegate.progress SET next_offset = 9")
         .execute(&mut stranger)
         .await
@@ -235,18 +210,14 @@ async fn nobody_but_the_recorded_owner_is_ended() {
         other => panic!("the claim is tried again later, got {other:?}"),
     }
     stranger.ping().await.expect("the stranger lives");
-    sqlx::query("ROLLBACK")
-        .execute(&mut stranger)
-        .await
-        .expect("it ends");
+    sqlx::query("ROLLBACK").execute(&mut stranger).await.expect("it ends");
     assert_eq!(at(&claim_one(&mut heir, 0).await), 0);
 }
 
 #[tokio::test]
 async fn an_error_that_own_sql_ignores_stops_the_pipeline_instead_of_committing_nothing() {
     let lab = Database::new().await;
-    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)")
-        .await;
+    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)").await;
     let sink = lab.sink(vec![items()]).write_with(|conn, _| {
         Box::pin(async move {
             // The transaction has failed: COMMIT would be answered with ROLLBACK, as success.
@@ -266,41 +237,32 @@ async fn an_error_that_own_sql_ignores_stops_the_pipeline_instead_of_committing_
 #[tokio::test]
 async fn own_sql_may_nest_a_transaction_of_its_own() {
     let lab = Database::new().await;
-    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)")
-        .await;
-    let sink = lab
-        .sink(vec![items()])
-        .write_with(|conn, batch: &Batch<Item>| {
-            Box::pin(async move {
-                let mut nested = conn.begin().await?;
-                for output in batch.outputs() {
-                    sqlx::query("INSERT INTO items VALUES ($1, 'own', 0)")
-                        .bind(output.value.id)
-                        .execute(&mut *nested)
-                        .await?;
-                }
-                nested.commit().await?;
-                let mut undone = conn.begin().await?;
-                sqlx::query("DELETE FROM items")
-                    .execute(&mut *undone)
+    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)").await;
+    let sink = lab.sink(vec![items()]).write_with(|conn, batch: &Batch<Item>| {
+        Box::pin(async move {
+            let mut nested = conn.begin().await?;
+            for output in batch.outputs() {
+                sqlx::query("INSERT INTO items VALUES ($1, 'own', 0)")
+                    .bind(output.value.id)
+                    .execute(&mut *nested)
                     .await?;
-                undone.rollback().await
-            })
-        });
+            }
+            nested.commit().await?;
+            let mut undone = conn.begin().await?;
+            sqlx::query("DELETE FROM items").execute(&mut *undone).await?;
+            undone.rollback().await
+        })
+    });
     let mut sink = open(sink).await;
     claim_from_zero(&mut sink, 1).await;
     sink.commit(&one(0)).await.expect("committed");
-    assert_eq!(
-        lab.rows("SELECT text FROM items ORDER BY text").await,
-        ["a", "own"]
-    );
+    assert_eq!(lab.rows("SELECT text FROM items ORDER BY text").await, ["a", "own"]);
 }
 
 #[tokio::test]
 async fn a_copy_is_part_of_the_transaction_like_any_insert() {
     let lab = Database::new().await;
-    lab.run("CREATE TABLE items (id bigint CHECK (id <> 13), text text, amount bigint)")
-        .await;
+    lab.run("CREATE TABLE items (id bigint CHECK (id <> 13), text text, amount bigint)").await;
     let mut sink = open(lab.sink(vec![items()]).copy_rows_min(1)).await;
     claim_from_zero(&mut sink, 1).await;
     sink.commit(&one(0)).await.expect("committed");
@@ -314,10 +276,7 @@ async fn a_copy_is_part_of_the_transaction_like_any_insert() {
     };
     let bad = || bad().batch();
     let result = sink.commit(&bad()).await;
-    assert!(
-        matches!(result, Err(CommitError::Rejected(_))),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(CommitError::Rejected(_))), "{result:?}");
     assert_eq!(common::culprit(&mut sink, &bad()).await, 2);
     assert_eq!(lab.number("SELECT count(*) FROM items").await, 1);
 }

@@ -117,18 +117,13 @@ async fn every_type_arrives_as_it_was_by_unnest_and_by_copy() {
     let mut stored = Vec::new();
     for copy_rows_min in [usize::MAX, 1] {
         lab.run(&format!("CREATE TABLE types ({COLUMNS})")).await;
-        let sink = lab
-            .sink(vec![table(), nulls()])
-            .copy_rows_min(copy_rows_min);
+        let sink = lab.sink(vec![table(), nulls()]).copy_rows_min(copy_rows_min);
         let mut sink = open(sink).await;
         claim_from_zero(&mut sink, 1).await;
         let next = common::at(&common::claim_one(&mut sink, 0).await);
         let batch = cut(0, next..next + 1).emit(next, extremes()).batch();
         sink.commit(&batch).await.expect("committed");
-        stored.push(
-            lab.rows("SELECT * FROM types ORDER BY int8, types::text")
-                .await,
-        );
+        stored.push(lab.rows("SELECT * FROM types ORDER BY int8, types::text").await);
         lab.run("DROP TABLE types").await;
     }
     assert_eq!(stored[0], stored[1]);
@@ -138,17 +133,9 @@ async fn every_type_arrives_as_it_was_by_unnest_and_by_copy() {
         r#"f|0|0|0|0||\x|1970-01-01 00:00:00+00|00000000-0000-0000-0000-000000000000|null|{}|{}|{}|{}|{}"#,
     ];
     assert_eq!(stored[0][0], expected[0]);
-    assert!(
-        stored[0].iter().any(|row| row == expected[1]),
-        "{:#?}",
-        stored[0]
-    );
+    assert!(stored[0].iter().any(|row| row == expected[1]), "{:#?}", stored[0]);
     let tiny = "f|0|0|2.2250738585072014e-308|0.0000000000000000000000000001||\\x|1970-01-01 00:00:00.000001+00";
-    assert!(
-        stored[0].iter().any(|row| row.starts_with(tiny)),
-        "{:#?}",
-        stored[0]
-    );
+    assert!(stored[0].iter().any(|row| row.starts_with(tiny)), "{:#?}", stored[0]);
     let null_row = vec!["-"; 15].join("|");
     assert_eq!(stored[0].iter().filter(|row| **row == null_row).count(), 3);
 }
@@ -191,54 +178,12 @@ async fn a_value_the_column_cannot_hold_is_traced_to_its_record() {
     };
     let far = DateTime::<Utc>::MIN_UTC;
     let cases: [(&str, bool, Bad); 6] = [
-        (
-            "NUL character",
-            true,
-            Bad {
-                text: "\0".into(),
-                ..good()
-            },
-        ),
-        (
-            "longer than 3 characters",
-            true,
-            Bad {
-                text: "four".into(),
-                ..good()
-            },
-        ),
-        (
-            "out of range for numeric(4,2)",
-            true,
-            Bad {
-                number: Decimal::ONE_HUNDRED,
-                ..good()
-            },
-        ),
-        (
-            "outside 4713 BC",
-            true,
-            Bad {
-                time: far,
-                ..good()
-            },
-        ),
-        (
-            "\\u0000 in JSON",
-            true,
-            Bad {
-                json: json!(["\0"]),
-                ..good()
-            },
-        ),
-        (
-            "enum mood",
-            false,
-            Bad {
-                mood: "secret".into(),
-                ..good()
-            },
-        ),
+        ("NUL character", true, Bad { text: "\0".into(), ..good() }),
+        ("longer than 3 characters", true, Bad { text: "four".into(), ..good() }),
+        ("out of range for numeric(4,2)", true, Bad { number: Decimal::ONE_HUNDRED, ..good() }),
+        ("outside 4713 BC", true, Bad { time: far, ..good() }),
+        ("\\u0000 in JSON", true, Bad { json: json!(["\0"]), ..good() }),
+        ("enum mood", false, Bad { mood: "secret".into(), ..good() }),
     ];
     for copy_rows_min in [usize::MAX, 1] {
         let mut sink = open(lab.sink(vec![table()]).copy_rows_min(copy_rows_min)).await;
@@ -267,8 +212,7 @@ async fn a_value_the_column_cannot_hold_is_traced_to_its_record() {
 #[tokio::test]
 async fn an_exact_total_is_added_up_exactly() {
     let lab = Database::new().await;
-    lab.run("CREATE TABLE ledger (account text PRIMARY KEY, balance numeric NOT NULL)")
-        .await;
+    lab.run("CREATE TABLE ledger (account text PRIMARY KEY, balance numeric NOT NULL)").await;
     let table = Table::new("ledger")
         .text("account", |_: &Decimal| "a")
         .numeric_add("balance", |amount| *amount)
@@ -277,13 +221,8 @@ async fn an_exact_total_is_added_up_exactly() {
     claim_from_zero(&mut sink, 1).await;
     let amount = |text: &str| text.parse::<Decimal>().expect("a decimal");
     for (next, amounts) in [(0, ["0.1", "0.2"]), (1, ["-0.05", "1000000000000.001"])] {
-        let batch = cut(0, next..next + 1)
-            .emit(next, amounts.map(amount))
-            .batch();
+        let batch = cut(0, next..next + 1).emit(next, amounts.map(amount)).batch();
         sink.commit(&batch).await.expect("committed");
     }
-    assert_eq!(
-        lab.rows("SELECT balance FROM ledger").await,
-        ["1000000000000.251"]
-    );
+    assert_eq!(lab.rows("SELECT balance FROM ledger").await, ["1000000000000.251"]);
 }

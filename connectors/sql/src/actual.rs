@@ -73,10 +73,7 @@ pub fn check<O>(
         if !written && !real.optional {
             return Err(refuse(
                 table,
-                format!(
-                    "column {:?} is NOT NULL without a default and is not written",
-                    real.name
-                ),
+                format!("column {:?} is NOT NULL without a default and is not written", real.name),
                 "write it, give it a default or make it nullable",
             ));
         }
@@ -90,20 +87,13 @@ fn check_column<'a, O>(
     column: &Column<O>,
     actual: &'a Actual,
 ) -> Result<&'a ActualColumn, Error> {
-    let found = actual
-        .columns
-        .iter()
-        .find(|real| real.name == column.name());
+    let found = actual.columns.iter().find(|real| real.name == column.name());
     let Some(real) = found else {
         let have: Vec<&str> = actual.columns.iter().map(|real| &*real.name).collect();
         return Err(refuse(
             table,
             format!("column {:?} does not exist", column.name()),
-            &format!(
-                "add it (`{}`) or use one of: {}",
-                column.kind().sql(),
-                have.join(", ")
-            ),
+            &format!("add it (`{}`) or use one of: {}", column.kind().sql(), have.join(", ")),
         ));
     };
     if real.generated {
@@ -155,11 +145,7 @@ mod tests {
 
     fn message(table: &Table<i64>, actual: &Actual) -> String {
         let takes = |kind: Kind, real: &ActualColumn| {
-            if kind.sql() == real.type_name {
-                Fit::Takes
-            } else {
-                Fit::Refuses("change it".into())
-            }
+            if kind.sql() == real.type_name { Fit::Takes } else { Fit::Refuses("change it".into()) }
         };
         check(table, actual, takes).map_or_else(|error| error.to_string(), |_| "fits".into())
     }

@@ -94,13 +94,7 @@ impl ProgressRow {
         reset_generation: i64,
         updated_at: SystemTime,
     ) -> Self {
-        Self {
-            partition,
-            next,
-            claim,
-            reset_generation,
-            updated_at,
-        }
+        Self { partition, next, claim, reset_generation, updated_at }
     }
 }
 

@@ -220,10 +220,7 @@ mod tests {
     use super::*;
 
     fn numeric(precision: u32, scale: u32, value: &str) -> bool {
-        let limit = Limit {
-            numeric: Some((precision, scale)),
-            ..Limit::default()
-        };
+        let limit = Limit { numeric: Some((precision, scale)), ..Limit::default() };
         limit.check(&Cell::Numeric(value.parse().unwrap())).is_ok()
     }
 
@@ -242,10 +239,7 @@ mod tests {
 
     #[test]
     fn trailing_spaces_do_not_make_a_text_too_long_because_the_database_cuts_them() {
-        let limit = Limit {
-            chars_max: Some(3),
-            ..Limit::default()
-        };
+        let limit = Limit { chars_max: Some(3), ..Limit::default() };
         assert!(limit.check(&Cell::Text("äöü")).is_ok());
         assert!(limit.check(&Cell::Text("abc  ")).is_ok());
         assert!(limit.check(&Cell::Text("abcd")).is_err());
@@ -255,10 +249,6 @@ mod tests {
     fn a_nul_in_text_is_refused_before_it_is_sent() {
         let limit = Limit::default();
         assert!(limit.check(&Cell::Text("a\0b")).is_err());
-        assert!(
-            limit
-                .check(&Cell::TextArray(&["ok".into(), "\0".into()]))
-                .is_err()
-        );
+        assert!(limit.check(&Cell::TextArray(&["ok".into(), "\0".into()])).is_err());
     }
 }

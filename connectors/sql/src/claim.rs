@@ -69,14 +69,9 @@ pub fn answer_claims(
             Stored::Nothing | Stored::Added => answers.unborn.push(partition.clone()),
             _ => {}
         }
-        answers.claims.push(Claim {
-            partition: partition.clone(),
-            stored,
-        });
+        answers.claims.push(Claim { partition: partition.clone(), stored });
     }
-    answers
-        .take
-        .sort_by(|left, right| left.partition.cmp(&right.partition));
+    answers.take.sort_by(|left, right| left.partition.cmp(&right.partition));
     answers
 }
 
@@ -166,9 +161,7 @@ impl Ownership {
 
     /// All claims, sorted by partition.
     pub fn iter(&self) -> impl Iterator<Item = (&PartitionId, i64, Uuid)> {
-        self.held
-            .iter()
-            .map(|(partition, &(claim, owner))| (partition, claim, owner))
+        self.held.iter().map(|(partition, &(claim, owner))| (partition, claim, owner))
     }
 
     /// Notes what a claim took: `taken` as the rows show it now, `unborn` with the claim that their
@@ -221,9 +214,7 @@ impl Ownership {
         first: Offset,
         next: Offset,
     ) -> Result<Expectation, NotHeld> {
-        let (claim, owner) = self
-            .get(partition)
-            .ok_or_else(|| NotHeld(partition.clone()))?;
+        let (claim, owner) = self.get(partition).ok_or_else(|| NotHeld(partition.clone()))?;
         Ok(Expectation {
             partition: partition.clone(),
             first: first.get(),
@@ -246,11 +237,7 @@ pub enum Compare {
 impl Compare {
     /// Whether as many rows matched as were expected to.
     pub fn of(matched: u64, expected: &[Expectation]) -> Self {
-        if usize::try_from(matched) == Ok(expected.len()) {
-            Self::Holds
-        } else {
-            Self::Differs
-        }
+        if usize::try_from(matched) == Ok(expected.len()) { Self::Holds } else { Self::Differs }
     }
 }
 
@@ -312,18 +299,9 @@ mod tests {
         assert!(matches!(unknown, Stored::At(_)));
         let recreated = stored_answer(&asked(1, Some(2)), Some(&row(1, 7, Some(1))), Some(3));
         assert!(matches!(recreated, Stored::Refused(_)));
-        assert!(matches!(
-            stored_answer(&asked(1, None), None, None),
-            Stored::Nothing
-        ));
-        assert!(matches!(
-            stored_answer(&asked(4, None), None, Some(3)),
-            Stored::Added
-        ));
-        assert!(matches!(
-            stored_answer(&asked(2, None), None, Some(3)),
-            Stored::Refused(_)
-        ));
+        assert!(matches!(stored_answer(&asked(1, None), None, None), Stored::Nothing));
+        assert!(matches!(stored_answer(&asked(4, None), None, Some(3)), Stored::Added));
+        assert!(matches!(stored_answer(&asked(2, None), None, Some(3)), Stored::Refused(_)));
         let negative = stored_answer(&asked(1, None), Some(&row(1, -1, None)), Some(3));
         assert!(matches!(negative, Stored::Refused(_)));
     }
@@ -340,10 +318,7 @@ mod tests {
         ownership.hold(PartitionId::new("t", 0), 4, Uuid::nil());
         let expected = ownership.expect(&[span(0, 5, 9), span(1, 3, 3)]).unwrap();
         assert_eq!(expected.len(), 1);
-        assert_eq!(
-            (expected[0].first, expected[0].next, expected[0].claim),
-            (5, 9, 4)
-        );
+        assert_eq!((expected[0].first, expected[0].next, expected[0].claim), (5, 9, 4));
         let refused = ownership.expect(&[span(0, 5, 9), span(1, 3, 4)]);
         assert_eq!(refused, Err(NotHeld(PartitionId::new("t", 1))));
     }

@@ -44,9 +44,7 @@ pub struct DeadLetterRow<'a> {
 
 /// The dead letters of a batch as rows, in order.
 pub fn dead_letter_rows<O>(batch: &Batch<O>) -> impl Iterator<Item = DeadLetterRow<'_>> {
-    batch
-        .dead_letters()
-        .map(|(finished, letter)| row(finished, letter))
+    batch.dead_letters().map(|(finished, letter)| row(finished, letter))
 }
 
 fn row<'a, O>(finished: &'a Finished<O>, letter: &DeadLetter) -> DeadLetterRow<'a> {

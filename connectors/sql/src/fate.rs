@@ -58,10 +58,7 @@ impl Failure {
     /// The same failure on a connection that could not even roll back.
     #[must_use]
     pub fn not_rolled_back(self) -> Self {
-        Self {
-            taints_connection: true,
-            ..self
-        }
+        Self { taints_connection: true, ..self }
     }
 
     /// The error of a commit.
@@ -86,18 +83,12 @@ impl Failure {
     }
 
     fn into_rejection(self) -> Rejection {
-        Rejection {
-            cause: self.cause,
-            record: self.record,
-        }
+        Rejection { cause: self.cause, record: self.record }
     }
 }
 
 impl From<Rejection> for Failure {
     fn from(rejection: Rejection) -> Self {
-        Self {
-            record: rejection.record,
-            ..Self::new(Fate::Rejected, rejection.cause)
-        }
+        Self { record: rejection.record, ..Self::new(Fate::Rejected, rejection.cause) }
     }
 }

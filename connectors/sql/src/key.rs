@@ -60,10 +60,7 @@ mod tests {
         assert_eq!(key(&[decimal("1.10")]), key(&[decimal("1.1")]));
         assert_eq!(key(&[decimal("-0.0")]), key(&[decimal("0")]));
         assert_eq!(key(&[Cell::Float8(-0.0)]), key(&[Cell::Float8(0.0)]));
-        assert_eq!(
-            key(&[Cell::Float8(-f64::NAN)]),
-            key(&[Cell::Float8(f64::NAN)])
-        );
+        assert_eq!(key(&[Cell::Float8(-f64::NAN)]), key(&[Cell::Float8(f64::NAN)]));
     }
 
     #[test]

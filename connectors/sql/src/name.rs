@@ -35,10 +35,7 @@ pub fn quote(name: &str) -> Result<String, BadName> {
     } else {
         return Ok(format!("\"{}\"", name.replace('"', "\"\"")));
     };
-    Err(BadName {
-        name: name.chars().take(80).collect(),
-        problem,
-    })
+    Err(BadName { name: name.chars().take(80).collect(), problem })
 }
 
 /// The name of a table with an optional schema. Displayed quoted, ready for SQL.
@@ -55,10 +52,7 @@ impl TableName {
     /// # Errors
     /// If a part is not a usable identifier or there are more than two parts.
     pub fn parse(name: &str) -> Result<Self, BadName> {
-        let bad = |problem| BadName {
-            name: name.chars().take(80).collect(),
-            problem,
-        };
+        let bad = |problem| BadName { name: name.chars().take(80).collect(), problem };
         let mut parts = split(name).ok_or_else(|| bad("has an unfinished quotation"))?;
         let table = parts.pop().unwrap_or_default();
         let schema = parts.pop();
@@ -159,16 +153,7 @@ mod tests {
 
     #[test]
     fn names_no_database_would_take_are_refused() {
-        for bad in [
-            "",
-            "a..b",
-            "a.b.c",
-            ".t",
-            "t.",
-            "a\0b",
-            "\"open",
-            &"x".repeat(64),
-        ] {
+        for bad in ["", "a..b", "a.b.c", ".t", "t.", "a\0b", "\"open", &"x".repeat(64)] {
             assert!(TableName::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -41,12 +41,9 @@ pub fn encode<O>(
     batch: &Batch<O>,
     rows: &mut impl RowWriter,
 ) -> Result<usize, Rejection> {
-    let outputs = batch.outputs().filter(|output| {
-        table
-            .filter
-            .as_ref()
-            .is_none_or(|holds| holds(output.value))
-    });
+    let outputs = batch
+        .outputs()
+        .filter(|output| table.filter.as_ref().is_none_or(|holds| holds(output.value)));
     let mut count = 0;
     if table.is_upsert() {
         for row in merge(table, outputs)? {
@@ -134,9 +131,8 @@ fn write_cell<O>(
     let mut result = Err(BadCell::new("no value"));
     let mut take = |cell: Cell<'_>| {
         let limit = limits.get(index);
-        result = limit
-            .map_or(Ok(()), |limit| limit.check(&cell))
-            .and_then(|()| rows.cell(index, cell));
+        result =
+            limit.map_or(Ok(()), |limit| limit.check(&cell)).and_then(|()| rows.cell(index, cell));
     };
     match sum {
         Some(sum) => take(sum.cell()),
@@ -151,10 +147,7 @@ fn reject<O>(
     output: &Output<'_, O>,
     bad: &BadCell,
 ) -> Rejection {
-    let cause = Cause::new(format_args!(
-        "table {}, column {:?}: {bad}",
-        table.name, column.name
-    ));
+    let cause = Cause::new(format_args!("table {}, column {:?}: {bad}", table.name, column.name));
     Rejection::of_record(cause, output.record.coordinates())
 }
 

@@ -28,20 +28,14 @@ pub fn on_conflict<O>(
     }
     let key: Vec<String> = table.key().iter().map(|name| ident(name)).collect();
     let mut conflict = format!("ON CONFLICT ({}) DO ", key.join(", "));
-    let rest = table
-        .columns()
-        .iter()
-        .filter(|c| !table.key().contains(&c.name));
+    let rest = table.columns().iter().filter(|c| !table.key().contains(&c.name));
     let mut assignments = String::new();
     for column in rest {
         let name = ident(&column.name);
         let separator = if assignments.is_empty() { "" } else { ", " };
         let value = match column.role {
             Role::Replace => format!("excluded.{name}"),
-            Role::Add => sum(
-                &format!("coalesce({TARGET}.{name}, 0)"),
-                &format!("excluded.{name}"),
-            ),
+            Role::Add => sum(&format!("coalesce({TARGET}.{name}, 0)"), &format!("excluded.{name}")),
         };
         let _ = write!(assignments, "{separator}{name} = {value}");
     }
@@ -69,10 +63,7 @@ mod tests {
             .int8_add("n", |_| 1)
             .upsert_on(["id"]);
         let (insert, conflict) = on_conflict(&table, "\"t\"", |old, new| format!("{old} + {new}"));
-        assert_eq!(
-            insert,
-            r#"INSERT INTO "t" AS "tidegate_target" ("id", "last", "n")"#
-        );
+        assert_eq!(insert, r#"INSERT INTO "t" AS "tidegate_target" ("id", "last", "n")"#);
         assert_eq!(
             conflict,
             "ON CONFLICT (\"id\") DO UPDATE SET \"last\" = excluded.\"last\", \

@@ -88,12 +88,7 @@ impl<O> Table<O> {
     /// quotes. Names keep their case. A name that cannot be one is reported when the pipeline
     /// starts.
     pub fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            columns: Vec::new(),
-            key: Vec::new(),
-            filter: None,
-        }
+        Self { name: name.to_owned(), columns: Vec::new(), key: Vec::new(), filter: None }
     }
 
     /// Makes each write an upsert on these columns, which need a unique index: an existing row is
@@ -117,12 +112,7 @@ impl<O> Table<O> {
     /// `source_index integer` (the number of the result among its record's results, from 0).
     #[must_use]
     pub fn lineage(self) -> Self {
-        self.lineage_as([
-            "source_topic",
-            "source_partition",
-            "source_offset",
-            "source_index",
-        ])
+        self.lineage_as(["source_topic", "source_partition", "source_offset", "source_index"])
     }
 
     /// As [`lineage`](Self::lineage) with other names, in the same order.
@@ -201,12 +191,8 @@ impl<O> Table<O> {
     /// # Errors
     /// A configuration error that names the table and the column.
     pub fn validate(&self) -> Result<(), Error> {
-        let refuse = |problem: String| {
-            Err(Error::configuration(
-                &format!("table {}", self.name),
-                problem,
-            ))
-        };
+        let refuse =
+            |problem: String| Err(Error::configuration(&format!("table {}", self.name), problem));
         if let Err(error) = TableName::parse(&self.name) {
             return refuse(error.to_string());
         }

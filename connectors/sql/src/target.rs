@@ -79,10 +79,7 @@ impl<O> Target<O> {
 
     /// The tables by name, for `describe`.
     pub fn labels(&self) -> Vec<String> {
-        self.tables
-            .iter()
-            .map(|table| table.label().to_owned())
-            .collect()
+        self.tables.iter().map(|table| table.label().to_owned()).collect()
     }
 }
 

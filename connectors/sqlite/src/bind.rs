@@ -46,10 +46,7 @@ pub(crate) fn refuses(kind: Kind, affinity: Affinity) -> Option<&'static str> {
         Kind::Float8 => (&[Real, Numeric, Blob], "declare it REAL"),
         Kind::Text => (&[Text, Blob], "declare it TEXT"),
         Kind::Bytea => (&[Blob, Text, Integer, Real, Numeric], ""),
-        Kind::Timestamptz => (
-            &[Text, Integer, Numeric, Blob],
-            "declare it TEXT or INTEGER",
-        ),
+        Kind::Timestamptz => (&[Text, Integer, Numeric, Blob], "declare it TEXT or INTEGER"),
         Kind::Uuid => (&[Text, Blob], "declare it TEXT or BLOB"),
         // Numeric text would become a float, JSON numbers too.
         _ => (&[Text, Blob], "declare it TEXT"),
@@ -146,9 +143,7 @@ fn value(cell: Cell<'_>, affinity: Affinity) -> Result<Value, BadCell> {
         Cell::Int4Array(values) => json(values),
         Cell::Int8Array(values) => json(values),
         Cell::Float8Array(values) if values.iter().any(|value| !value.is_finite()) => {
-            return Err(BadCell::new(
-                "an infinite number or NaN, which JSON cannot hold",
-            ));
+            return Err(BadCell::new("an infinite number or NaN, which JSON cannot hold"));
         }
         Cell::Float8Array(values) => json(values),
         Cell::TextArray(values) => json(values),
@@ -185,22 +180,10 @@ mod tests {
 
     #[test]
     fn a_column_that_would_convert_silently_is_refused() {
-        assert_eq!(
-            refuses(Kind::Numeric, Affinity::Numeric),
-            Some("declare it TEXT")
-        );
-        assert_eq!(
-            refuses(Kind::Int8, Affinity::Text),
-            Some("declare it INTEGER")
-        );
-        assert_eq!(
-            refuses(Kind::Int8, Affinity::Real),
-            Some("declare it INTEGER")
-        );
-        assert_eq!(
-            refuses(Kind::Text, Affinity::Numeric),
-            Some("declare it TEXT")
-        );
+        assert_eq!(refuses(Kind::Numeric, Affinity::Numeric), Some("declare it TEXT"));
+        assert_eq!(refuses(Kind::Int8, Affinity::Text), Some("declare it INTEGER"));
+        assert_eq!(refuses(Kind::Int8, Affinity::Real), Some("declare it INTEGER"));
+        assert_eq!(refuses(Kind::Text, Affinity::Numeric), Some("declare it TEXT"));
         assert_eq!(refuses(Kind::Timestamptz, Affinity::Numeric), None);
     }
 }

@@ -45,10 +45,7 @@ pub(crate) async fn bookkeeping(
             ));
         }
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(ddl))
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut *tx).await.map_err(failed)?;
         tx.commit().await.map_err(failed)?;
     }
     version(conn, books).await.map_err(SinkError::Stop)
@@ -122,10 +119,7 @@ pub(crate) async fn table<O>(
         let real = actual.columns.iter().find(|real| real.name == name);
         Affinity::of(&real.expect("the check found every column").type_name)
     };
-    Ok(Known {
-        affinities: table.columns().iter().map(|c| affinity(c.name())).collect(),
-        limits,
-    })
+    Ok(Known { affinities: table.columns().iter().map(|c| affinity(c.name())).collect(), limits })
 }
 
 fn adds<O>(table: &Table<O>, name: &str) -> bool {
@@ -161,10 +155,7 @@ async fn actual(
             type_name,
             optional: !not_null || default.is_some() || hidden != 0,
             generated: hidden != 0,
-            limit: Limit {
-                not_null,
-                ..Limit::default()
-            },
+            limit: Limit { not_null, ..Limit::default() },
         });
     }
     actual.unique = unique(conn, schema, table).await?;
@@ -205,10 +196,7 @@ async fn unique(
             _ => *columns = None,
         }
     }
-    Ok(indexes
-        .into_iter()
-        .filter_map(|(_, columns)| columns)
-        .collect())
+    Ok(indexes.into_iter().filter_map(|(_, columns)| columns).collect())
 }
 
 /// Whether some table has a foreign key that is checked at `COMMIT` only.
@@ -225,8 +213,6 @@ pub(crate) async fn has_deferred_keys(conn: &mut SqliteConnection) -> Result<boo
 /// How many rows break a foreign key. SQLite cannot check deferred keys before `COMMIT`, so a
 /// probe counts, which reads every table that has one.
 pub(crate) async fn broken_keys(conn: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
-    let row = sqlx::query("SELECT count(*) FROM pragma_foreign_key_check")
-        .fetch_one(conn)
-        .await?;
+    let row = sqlx::query("SELECT count(*) FROM pragma_foreign_key_check").fetch_one(conn).await?;
     row.try_get(0)
 }

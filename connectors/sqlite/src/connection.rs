@@ -54,8 +54,7 @@ impl Settings {
             )
             .remedy("name a file on a local disk"));
         }
-        self.bookkeeping()
-            .map_err(|error| Error::configuration("bookkeeping_prefix", error))
+        self.bookkeeping().map_err(|error| Error::configuration("bookkeeping_prefix", error))
     }
 
     /// Opens the file; it must exist, because the tables for results must.

@@ -19,9 +19,7 @@ fn fate(error: &SqlError, phase: Phase) -> Fate {
     match error {
         SqlError::Database(error) => {
             let code = error.code().and_then(|code| code.parse().ok());
-            code.map_or(Fate::InDoubt, |code| {
-                fate_of_code(code, error.message(), phase)
-            })
+            code.map_or(Fate::InDoubt, |code| fate_of_code(code, error.message(), phase))
         }
         // The user's own statements: these come from the data they looked for.
         SqlError::RowNotFound | SqlError::Encode(_) if phase == Phase::BeforeCommit => {
@@ -138,11 +136,7 @@ mod tests {
             (99, InDoubt, InDoubt),      // nobody knows
         ];
         for (code, before, after) in rows {
-            assert_eq!(
-                fate_of_code(code, "", Phase::BeforeCommit),
-                before,
-                "{code}"
-            );
+            assert_eq!(fate_of_code(code, "", Phase::BeforeCommit), before, "{code}");
             assert_eq!(fate_of_code(code, "", Phase::CommitSent), after, "{code}");
         }
         let overflow = fate_of_code(1, "integer overflow", Phase::BeforeCommit);

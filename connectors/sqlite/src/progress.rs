@@ -46,10 +46,7 @@ impl Progress {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn open_with_prefix(path: impl AsRef<Path>, prefix: &str) -> Result<Self, Error> {
-        let settings = Settings {
-            prefix: prefix.to_owned(),
-            ..Settings::new(path.as_ref())
-        };
+        let settings = Settings { prefix: prefix.to_owned(), ..Settings::new(path.as_ref()) };
         let books = settings.validate()?;
         let mut conn = settings.connect().await.map_err(failed)?;
         crate::check::version(&mut conn, &books).await?;
@@ -61,10 +58,7 @@ impl Progress {
     /// # Errors
     /// If the file cannot be read.
     pub async fn groups(&mut self) -> Result<Vec<String>, Error> {
-        let text = format!(
-            "SELECT DISTINCT group_id FROM {} ORDER BY 1",
-            self.books.progress
-        );
+        let text = format!("SELECT DISTINCT group_id FROM {} ORDER BY 1", self.books.progress);
         let rows = query(&text.into()).fetch_all(&mut self.conn).await;
         let rows = rows.map_err(failed)?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
@@ -93,9 +87,7 @@ impl Progress {
     /// If the file cannot be read.
     pub async fn liveness(&mut self, group: &str) -> Result<Liveness, Error> {
         let rows = self.rows(group).await?;
-        Ok(Liveness::Unknown(
-            rows.iter().map(|row| row.updated_at).max(),
-        ))
+        Ok(Liveness::Unknown(rows.iter().map(|row| row.updated_at).max()))
     }
 
     /// Sets positions and fences whoever owns them; all or none.
@@ -143,11 +135,5 @@ fn progress_row(row: &SqliteRow) -> Result<ProgressRow, sqlx::Error> {
     let topic: String = row.try_get(0)?;
     let partition = PartitionId::new(topic.as_str(), row.try_get(1)?);
     let (next, claim) = (row.try_get(2)?, row.try_get(3)?);
-    Ok(ProgressRow::new(
-        partition,
-        next,
-        claim,
-        row.try_get(4)?,
-        updated_at,
-    ))
+    Ok(ProgressRow::new(partition, next, claim, row.try_get(4)?, updated_at))
 }

@@ -71,9 +71,7 @@ where
         if !self.settings.path.exists() {
             let path = self.settings.path.display();
             let error = Error::configuration("path", format_args!("{path} does not exist"));
-            return Err(SinkError::Stop(
-                error.remedy("create the database with its tables first"),
-            ));
+            return Err(SinkError::Stop(error.remedy("create the database with its tables first")));
         }
         let connected = self.settings.connect().await;
         let mut conn = connected.map_err(|error| before(error).into_sink_error())?;
@@ -124,20 +122,13 @@ where
         };
         let encoded = Encoded::new(&self.target.tables, &opened.plans, &opened.group, batch);
         let mut conn = connection(&mut self.conn, &self.settings).await?;
-        let transaction = Transaction {
-            opened,
-            write_with: self.write_with.as_ref(),
-            expected: &expected,
-            end,
-        };
+        let transaction =
+            Transaction { opened, write_with: self.write_with.as_ref(), expected: &expected, end };
         let result = match encoded {
             Ok(encoded) => transaction.run(&mut conn, batch, encoded).await,
             Err(rejection) => transaction.believe(&mut conn, rejection.into()).await,
         };
-        if !result
-            .as_ref()
-            .is_err_and(|failure| failure.taints_connection)
-        {
+        if !result.as_ref().is_err_and(|failure| failure.taints_connection) {
             self.conn = Some(conn);
         }
         result
@@ -146,10 +137,7 @@ where
     async fn claim_all(&mut self, partitions: &[ClaimRequest]) -> Result<Vec<Claim>, Failure> {
         let mut conn = connection(&mut self.conn, &self.settings).await?;
         let opened = self.opened.as_mut().expect("a sink is opened first");
-        let claims = opened
-            .store
-            .claim(&mut conn, partitions, &mut opened.ownership)
-            .await?;
+        let claims = opened.store.claim(&mut conn, partitions, &mut opened.ownership).await?;
         self.conn = Some(conn);
         Ok(claims)
     }
@@ -157,14 +145,8 @@ where
     async fn move_all(&mut self, moves: &[Move]) -> Result<(), Failure> {
         let mut conn = connection(&mut self.conn, &self.settings).await?;
         let opened = self.opened.as_ref().expect("a sink is opened first");
-        let moved = opened
-            .store
-            .reposition(&mut conn, moves, &opened.ownership)
-            .await;
-        if !moved
-            .as_ref()
-            .is_err_and(|failure| failure.taints_connection)
-        {
+        let moved = opened.store.reposition(&mut conn, moves, &opened.ownership).await;
+        if !moved.as_ref().is_err_and(|failure| failure.taints_connection) {
             self.conn = Some(conn);
         }
         moved

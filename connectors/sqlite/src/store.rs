@@ -44,11 +44,8 @@ impl Store {
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(before)?;
         let rows = self.rows(&mut tx, asked.iter().map(|asked| &asked.partition));
         let rows = rows.await.map_err(before)?;
-        let Answers {
-            claims,
-            take,
-            unborn,
-        } = answer_claims(asked, &rows, |topic| highest_index(&rows, topic));
+        let Answers { claims, take, unborn } =
+            answer_claims(asked, &rows, |topic| highest_index(&rows, topic));
         let text: Arc<str> = format!(
             "UPDATE {} SET claim = claim + 1, owner = ?, topic_id = coalesce(topic_id, ?), \
              updated_at = {NOW} WHERE group_id = ? AND topic = ? AND partition = ?",
@@ -66,9 +63,7 @@ impl Store {
                 .await
                 .map_err(before)?;
         }
-        tx.commit()
-            .await
-            .map_err(|error| failure(&error, Phase::CommitSent))?;
+        tx.commit().await.map_err(|error| failure(&error, Phase::CommitSent))?;
         let taken = rows
             .into_iter()
             .filter(|row| take.iter().any(|taken| taken.partition == row.partition))
@@ -95,9 +90,7 @@ impl Store {
             tx.rollback().await.map_err(before)?;
             return Err(self.fenced(conn, &expected).await);
         }
-        tx.commit()
-            .await
-            .map_err(|error| failure(&error, Phase::CommitSent))
+        tx.commit().await.map_err(|error| failure(&error, Phase::CommitSent))
     }
 
     /// Inserts a start if nothing is stored. A row that another instance inserted for us, still

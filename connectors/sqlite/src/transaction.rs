@@ -74,21 +74,12 @@ where
             return Err(Failure::new(Fate::Operator, cause));
         }
         let probes_keys = self.end == End::Undo && opened.deferred_keys;
-        let broken = if probes_keys {
-            check::broken_keys(conn).await.map_err(before)?
-        } else {
-            0
-        };
-        encoded
-            .write(conn, &opened.plans, opened.dead_letters.as_ref())
-            .await
-            .map_err(before)?;
+        let broken = if probes_keys { check::broken_keys(conn).await.map_err(before)? } else { 0 };
+        encoded.write(conn, &opened.plans, opened.dead_letters.as_ref()).await.map_err(before)?;
         if let Some(write) = self.write_with {
             guarded(conn, write, batch).await?;
         }
-        let moved = opened
-            .store
-            .advance(conn, self.expected, "reset_generation");
+        let moved = opened.store.advance(conn, self.expected, "reset_generation");
         if moved.await.map_err(before)? == Compare::Differs {
             return Err(Failure::new(Fate::Fenced, Cause::new("not yet explained")));
         }
@@ -117,10 +108,7 @@ async fn guarded<O>(
     write: &WriteWith<SqliteConnection, O, sqlx::Error>,
     batch: &Batch<O>,
 ) -> Result<(), Failure> {
-    sqlx::query("SAVEPOINT tidegate_write_with")
-        .execute(&mut *conn)
-        .await
-        .map_err(before)?;
+    sqlx::query("SAVEPOINT tidegate_write_with").execute(&mut *conn).await.map_err(before)?;
     let result = write(conn, batch).await.map_err(before);
     let release = sqlx::query("RELEASE tidegate_write_with").execute(&mut *conn);
     match (release.await, result) {

@@ -35,10 +35,7 @@ impl Inserter {
             let values = vec![row.as_str(); rows].join(", ");
             (rows, format!("{insert} VALUES {values} {conflict}").into())
         });
-        Self {
-            columns,
-            statements: statements.collect(),
-        }
+        Self { columns, statements: statements.collect() }
     }
 
     async fn write(
@@ -119,9 +116,7 @@ impl Encoded {
         });
         Ok(Self {
             tables: tables.collect::<Result<_, _>>()?,
-            dead_letters: dead_letter_rows(batch)
-                .flat_map(|row| dead_letter(group, row))
-                .collect(),
+            dead_letters: dead_letter_rows(batch).flat_map(|row| dead_letter(group, row)).collect(),
         })
     }
 

@@ -55,16 +55,11 @@ async fn the_file_is_put_into_wal_mode() {
 async fn a_writer_that_takes_too_long_delays_the_batch_and_loses_nothing() {
     let lab = File::new().await;
     opened(&lab).await;
-    let sink = lab
-        .sink(vec![items()])
-        .busy_timeout(Duration::from_millis(200));
+    let sink = lab.sink(vec![items()]).busy_timeout(Duration::from_millis(200));
     let mut sink = open(sink).await;
     claim_from_zero(&mut sink, 1).await;
     let mut other = lab.connect().await;
-    sqlx::raw_sql("BEGIN IMMEDIATE")
-        .execute(&mut other)
-        .await
-        .expect("the lock");
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.expect("the lock");
     let batch = cut(0, 0..1).emit(0, [item(1, "a", 1)]).batch();
     match sink.commit(&batch).await {
         Err(CommitError::Aborted(cause)) => assert!(!cause.is_for_operator(), "{cause}"),
@@ -72,10 +67,7 @@ async fn a_writer_that_takes_too_long_delays_the_batch_and_loses_nothing() {
     }
     let claim = sink.claim(&[common::asked(0)]).await;
     assert!(matches!(claim, Err(SinkError::Retry(_))), "{claim:?}");
-    sqlx::raw_sql("ROLLBACK")
-        .execute(&mut other)
-        .await
-        .expect("released");
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.expect("released");
     sink.commit(&batch).await.expect("the same batch again");
     assert_eq!(lab.number("SELECT count(*) FROM items").await, 1);
 }
@@ -95,11 +87,7 @@ async fn the_statements_of_two_writers_never_mix() {
     };
     tokio::join!(write(one, 0), write(two, 1));
     assert_eq!(lab.number("SELECT count(*) FROM items").await, 200);
-    assert_eq!(
-        lab.number("SELECT sum(next_offset) FROM tidegate_progress")
-            .await,
-        100
-    );
+    assert_eq!(lab.number("SELECT sum(next_offset) FROM tidegate_progress").await, 100);
 }
 
 #[derive(Clone)]
@@ -133,32 +121,18 @@ async fn every_type_is_stored_as_the_table_in_the_docs_says() {
         .text_array("a", |_| &[]);
     let mut sink = open(lab.sink(vec![table])).await;
     claim_from_zero(&mut sink, 1).await;
-    let row = |float8| Row {
-        float8,
-        nanos: 1_714_564_800_123_456_789,
-    };
-    sink.commit(&cut(0, 0..1).emit(0, [row(1.5)]).batch())
-        .await
-        .expect("committed");
+    let row = |float8| Row { float8, nanos: 1_714_564_800_123_456_789 };
+    sink.commit(&cut(0, 0..1).emit(0, [row(1.5)]).batch()).await.expect("committed");
     let stored = "SELECT b, i, f, n, t, hex(y), at, micros, u, hex(raw), j, a FROM types";
     assert_eq!(
         lab.rows(stored).await,
-        [
-            "1|-7|1.5|-12.30|text|00FF|2024-05-01T12:00:00.123456Z|1714564800123456|\
+        ["1|-7|1.5|-12.30|text|00FF|2024-05-01T12:00:00.123456Z|1714564800123456|\
           01234567-89ab-cdef-0123-456789abcdef|0123456789ABCDEF0123456789ABCDEF|\
-          {\"k\":[1,null]}|[]"
-        ]
+          {\"k\":[1,null]}|[]"]
     );
-    match sink
-        .commit(&cut(0, 1..2).emit(1, [row(f64::NAN)]).batch())
-        .await
-    {
+    match sink.commit(&cut(0, 1..2).emit(1, [row(f64::NAN)]).batch()).await {
         Err(CommitError::Rejected(rejection)) => {
-            assert!(
-                rejection.cause.to_string().contains("NaN"),
-                "{}",
-                rejection.cause
-            );
+            assert!(rejection.cause.to_string().contains("NaN"), "{}", rejection.cause);
             assert_eq!(rejection.record.expect("known").offset.get(), 1);
         }
         other => panic!("rejected, got {other:?}"),
@@ -168,8 +142,7 @@ async fn every_type_is_stored_as_the_table_in_the_docs_says() {
 #[tokio::test]
 async fn decimals_cannot_be_added_up_and_are_refused() {
     let lab = File::new().await;
-    lab.run("CREATE TABLE ledger (account TEXT PRIMARY KEY, balance TEXT NOT NULL)")
-        .await;
+    lab.run("CREATE TABLE ledger (account TEXT PRIMARY KEY, balance TEXT NOT NULL)").await;
     let table = Table::new("ledger")
         .text("account", |_: &Decimal| "a")
         .numeric_add("balance", |amount| *amount)
@@ -182,11 +155,8 @@ async fn decimals_cannot_be_added_up_and_are_refused() {
 #[tokio::test]
 async fn a_key_whose_different_texts_are_equal_is_refused() {
     let lab = File::new().await;
-    lab.run("CREATE TABLE items (text TEXT COLLATE NOCASE PRIMARY KEY)")
-        .await;
-    let table = Table::new("items")
-        .text("text", |i: &Item| &i.text)
-        .upsert_on(["text"]);
+    lab.run("CREATE TABLE items (text TEXT COLLATE NOCASE PRIMARY KEY)").await;
+    let table = Table::new("items").text("text", |i: &Item| &i.text).upsert_on(["text"]);
     let mut sink = lab.sink(vec![table]);
     let refused = TransactionalSink::open(&mut sink, &context(DeadLetters::Never)).await;
     assert_stops(refused, "no unique index on (text)");
@@ -195,18 +165,12 @@ async fn a_key_whose_different_texts_are_equal_is_refused() {
 #[tokio::test]
 async fn a_part_of_a_primary_key_is_no_key() {
     let lab = File::new().await;
-    let table = || {
-        Table::new("items")
-            .int8("id", |i: &Item| i.id)
-            .upsert_on(["id"])
-    };
-    lab.run("CREATE TABLE items (id INTEGER, text TEXT, PRIMARY KEY (id, text))")
-        .await;
+    let table = || Table::new("items").int8("id", |i: &Item| i.id).upsert_on(["id"]);
+    lab.run("CREATE TABLE items (id INTEGER, text TEXT, PRIMARY KEY (id, text))").await;
     let mut sink = lab.sink(vec![table()]);
     let refused = TransactionalSink::open(&mut sink, &context(DeadLetters::Never)).await;
     assert_stops(refused, "no unique index on (id)");
-    lab.run("DROP TABLE items; CREATE TABLE items (id INTEGER PRIMARY KEY, text TEXT)")
-        .await;
+    lab.run("DROP TABLE items; CREATE TABLE items (id INTEGER PRIMARY KEY, text TEXT)").await;
     open(lab.sink(vec![table()])).await;
 }
 
@@ -227,16 +191,9 @@ async fn a_trigger_that_refuses_a_row_is_a_rejection_even_if_it_rolls_back_by_it
             .emit(2, [item(3, "c", 1)])
             .batch();
         let result = sink.commit(&batch).await;
-        assert!(
-            matches!(result, Err(CommitError::Rejected(_))),
-            "{action}: {result:?}"
-        );
+        assert!(matches!(result, Err(CommitError::Rejected(_))), "{action}: {result:?}");
         assert_eq!(common::culprit(&mut sink, &batch).await, 1, "{action}");
-        assert_eq!(
-            lab.number("SELECT count(*) FROM items").await,
-            0,
-            "{action}"
-        );
+        assert_eq!(lab.number("SELECT count(*) FROM items").await, 0, "{action}");
         assert_eq!(at(&claim_one(&mut sink, 0).await), 0, "{action}");
     }
 }
@@ -246,16 +203,11 @@ async fn tools_see_progress_and_set_it_against_an_owner() {
     let lab = File::new().await;
     let mut sink = opened(&lab).await;
     claim_from_zero(&mut sink, 2).await;
-    sink.commit(&cut(0, 0..3).emit(0, [item(1, "a", 1)]).batch())
-        .await
-        .expect("committed");
+    sink.commit(&cut(0, 0..3).emit(0, [item(1, "a", 1)]).batch()).await.expect("committed");
     let mut progress = Progress::open(lab.path()).await.expect("opened");
     assert_eq!(progress.groups().await.expect("groups"), ["group"]);
     let rows = progress.rows("group").await.expect("rows");
-    let shown: Vec<_> = rows
-        .iter()
-        .map(|row| (row.partition.to_string(), row.next))
-        .collect();
+    let shown: Vec<_> = rows.iter().map(|row| (row.partition.to_string(), row.next)).collect();
     assert_eq!(shown, [("in/0".to_owned(), 3), ("in/1".to_owned(), 0)]);
     match progress.liveness("group").await.expect("liveness") {
         Liveness::Unknown(Some(changed)) => {
@@ -263,17 +215,13 @@ async fn tools_see_progress_and_set_it_against_an_owner() {
         }
         other => panic!("a file does not know, got {other:?}"),
     }
-    let set = [
-        (PartitionId::new("in", 0), Offset::new(1)),
-        (PartitionId::new("new", 0), Offset::new(9)),
-    ];
+    let set =
+        [(PartitionId::new("in", 0), Offset::new(1)), (PartitionId::new("new", 0), Offset::new(9))];
     progress.set("group", &set).await.expect("set");
     let again = cut(0, 3..4).emit(3, [item(1, "a", 1)]).batch();
     common::assert_fenced(sink.commit(&again).await, "claimed by another owner");
     let rows = progress.rows("group").await.expect("rows");
-    let shown: Vec<_> = rows
-        .iter()
-        .map(|row| (row.next, row.claim, row.reset_generation))
-        .collect();
+    let shown: Vec<_> =
+        rows.iter().map(|row| (row.next, row.claim, row.reset_generation)).collect();
     assert_eq!(shown, [(1, 2, 1), (0, 1, 0), (9, 1, 1)]);
 }

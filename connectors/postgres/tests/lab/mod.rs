@@ -28,10 +28,7 @@ fn server() -> String {
 async fn run_on(url: &str, sql: String) {
     let options: PgConnectOptions = url.parse().expect("TIDEGATE_POSTGRES is a URL");
     let mut conn = options.connect().await.expect("TIDEGATE_POSTGRES answers");
-    sqlx::raw_sql(AssertSqlSafe(sql.clone()))
-        .execute(&mut conn)
-        .await
-        .expect(&sql);
+    sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut conn).await.expect(&sql);
 }
 
 impl Database {
@@ -56,11 +53,7 @@ impl Database {
     /// Host and port of the server.
     pub(crate) fn address(&self) -> String {
         let (_, host, _) = self.parts();
-        if host.contains(':') {
-            host.to_owned()
-        } else {
-            format!("{host}:5432")
-        }
+        if host.contains(':') { host.to_owned() } else { format!("{host}:5432") }
     }
 
     /// User with password, host with port, parameters.
@@ -82,15 +75,9 @@ impl Lab for Database {
     type Sink<O: Send + Sync + 'static> = Postgres<O>;
 
     async fn new() -> Self {
-        let database = Self {
-            name: format!("tidegate_test_{}", Uuid::new_v4().simple()),
-            server: server(),
-        };
-        run_on(
-            &database.server,
-            format!("CREATE DATABASE {}", database.name),
-        )
-        .await;
+        let database =
+            Self { name: format!("tidegate_test_{}", Uuid::new_v4().simple()), server: server() };
+        run_on(&database.server, format!("CREATE DATABASE {}", database.name)).await;
         database
     }
 
@@ -146,9 +133,7 @@ impl Drop for Database {
         let server = self.server.clone();
         // A test's runtime is busy ending; a database that stays behind is only untidy.
         let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(run_on(&server, sql));
         });
         let _ = dropped.join();

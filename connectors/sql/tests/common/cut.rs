@@ -17,10 +17,7 @@ pub(crate) struct Cut<O> {
 
 /// A batch that begins with this span of a partition of topic `in`.
 pub(crate) fn cut<O>(index: i32, offsets: Range<i64>) -> Cut<O> {
-    let cut = Cut {
-        spans: Vec::new(),
-        finished: Vec::new(),
-    };
+    let cut = Cut { spans: Vec::new(), finished: Vec::new() };
     cut.span(index, offsets)
 }
 
@@ -37,11 +34,7 @@ impl<O> Cut<O> {
     }
 
     fn add(mut self, record: RawRecord, outcome: Outcome<O>) -> Self {
-        self.finished.push(Finished {
-            record: Arc::new(record),
-            outcome,
-            attempts: 2,
-        });
+        self.finished.push(Finished { record: Arc::new(record), outcome, attempts: 2 });
         self
     }
 
@@ -69,11 +62,8 @@ impl<O> Cut<O> {
     /// The record at this offset was set aside.
     pub(crate) fn dead(self, offset: i64, error: &str, without_value: bool) -> Self {
         let record = self.record(offset);
-        let letter = DeadLetter {
-            reason: DeadReason::Process,
-            error: error.to_owned(),
-            without_value,
-        };
+        let letter =
+            DeadLetter { reason: DeadReason::Process, error: error.to_owned(), without_value };
         self.add(record, Outcome::Dead(letter))
     }
 

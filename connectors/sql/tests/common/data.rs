@@ -34,12 +34,8 @@ pub(crate) async fn an_upsert_keeps_the_last_and_adds_up_totals<L: Lab>(lab: L) 
     sink.commit(&batch).await.unwrap();
     let rows = "SELECT id, text, n, sum, part, kept FROM totals ORDER BY id";
     assert_eq!(lab.rows(rows).await, ["1|c|3|25|12.5|5", "2|x|1|1|0.5|5"]);
-    lab.run("UPDATE totals SET n = NULL, part = NULL, kept = 6 WHERE id = 2")
-        .await;
-    let batch = cut(0, 3..5)
-        .emit(3, [item(2, "y", 3)])
-        .emit(4, [item(1, "d", 2)])
-        .batch();
+    lab.run("UPDATE totals SET n = NULL, part = NULL, kept = 6 WHERE id = 2").await;
+    let batch = cut(0, 3..5).emit(3, [item(2, "y", 3)]).emit(4, [item(1, "d", 2)]).batch();
     sink.commit(&batch).await.unwrap();
     assert_eq!(lab.rows(rows).await, ["1|d|4|27|13.5|5", "2|y|1|4|1.5|6"]);
 }
@@ -48,9 +44,7 @@ pub(crate) async fn keys_written_differently_are_one_row<L: Lab>(lab: L) {
     lab.run("CREATE TABLE prices (at timestamp with time zone, f double precision, n bigint, PRIMARY KEY (at, f))")
         .await;
     let table = Table::new("prices")
-        .timestamptz("at", |nanos: &i64| {
-            chrono::DateTime::from_timestamp_nanos(*nanos)
-        })
+        .timestamptz("at", |nanos: &i64| chrono::DateTime::from_timestamp_nanos(*nanos))
         .float8("f", |nanos| if *nanos % 2 == 0 { 0.0 } else { -0.0 })
         .int8_add("n", |_| 1)
         .upsert_on(["f", "at"]);
@@ -58,10 +52,7 @@ pub(crate) async fn keys_written_differently_are_one_row<L: Lab>(lab: L) {
     claim_from_zero(&mut sink, 1).await;
     let batch = cut(0, 0..1).emit(0, [1_000, 1_001, 1_999, 2_000]).batch();
     sink.commit(&batch).await.unwrap();
-    assert_eq!(
-        lab.rows("SELECT n FROM prices ORDER BY at").await,
-        ["3", "1"]
-    );
+    assert_eq!(lab.rows("SELECT n FROM prices ORDER BY at").await, ["3", "1"]);
 }
 
 pub(crate) async fn each_table_takes_the_results_its_filter_holds_for<L: Lab>(lab: L) {
@@ -76,27 +67,17 @@ pub(crate) async fn each_table_takes_the_results_its_filter_holds_for<L: Lab>(la
     ];
     let mut sink = open(lab.sink(tables)).await;
     claim_from_zero(&mut sink, 1).await;
-    let batch = cut(0, 0..2)
-        .emit(0, [item(1, "", 3), item(2, "", 30)])
-        .emit(1, [item(3, "", 3)])
-        .batch();
+    let batch =
+        cut(0, 0..2).emit(0, [item(1, "", 3), item(2, "", 30)]).emit(1, [item(3, "", 3)]).batch();
     sink.commit(&batch).await.unwrap();
-    assert_eq!(
-        lab.rows("SELECT id FROM small ORDER BY id").await,
-        ["1", "3"]
-    );
+    assert_eq!(lab.rows("SELECT id FROM small ORDER BY id").await, ["1", "3"]);
     assert_eq!(lab.rows("SELECT id FROM large").await, ["2"]);
     assert_eq!(lab.number("SELECT count(*) FROM every").await, 3);
     // One table has no room: none gets anything.
     lab.run("DELETE FROM every").await;
     lab.run("CREATE UNIQUE INDEX one ON every (id)").await;
-    let batch = cut(0, 2..3)
-        .emit(2, [item(4, "", 3), item(4, "", 3)])
-        .batch();
-    assert!(matches!(
-        sink.commit(&batch).await,
-        Err(CommitError::Rejected(_))
-    ));
+    let batch = cut(0, 2..3).emit(2, [item(4, "", 3), item(4, "", 3)]).batch();
+    assert!(matches!(sink.commit(&batch).await, Err(CommitError::Rejected(_))));
     assert_eq!(lab.number("SELECT count(*) FROM small").await, 2);
 }
 
@@ -134,11 +115,7 @@ pub(crate) async fn many_rows_of_every_size_arrive_once_in_order<L: Lab>(lab: L)
     }
     let count = "SELECT count(*) FROM items";
     assert_eq!(lab.number(count).await, id);
-    assert_eq!(
-        lab.number(&format!("{count} WHERE amount = id * 2 AND text = 'text'"))
-            .await,
-        id
-    );
+    assert_eq!(lab.number(&format!("{count} WHERE amount = id * 2 AND text = 'text'")).await, id);
     assert_eq!(lab.number("SELECT count(DISTINCT id) FROM items").await, id);
 }
 
@@ -175,20 +152,14 @@ pub(crate) async fn a_dead_letter_is_stored_with_all_it_had<L: Lab>(lab: L) {
 pub(crate) async fn a_value_that_can_be_in_no_row_names_its_record<L: Lab>(lab: L) {
     let mut sink = opened(&lab).await;
     claim_from_zero(&mut sink, 1).await;
-    let batch = cut(0, 0..6)
-        .emit(2, [item(1, "good", 1)])
-        .emit(5, [item(2, "a\0b", 1)])
-        .batch();
+    let batch = cut(0, 0..6).emit(2, [item(1, "good", 1)]).emit(5, [item(2, "a\0b", 1)]).batch();
     for result in [sink.commit(&batch).await, sink.probe(&batch).await] {
         match result {
             Err(CommitError::Rejected(rejection)) => {
                 let record = rejection.record.expect("the record is known");
                 assert_eq!(record.to_string(), "in/0/5");
                 let says = rejection.cause.to_string();
-                assert!(
-                    says.contains("column \"text\"") && says.contains("NUL"),
-                    "{says}"
-                );
+                assert!(says.contains("column \"text\"") && says.contains("NUL"), "{says}");
                 assert!(!says.contains("a\0b"), "no payload in {says}");
             }
             other => panic!("rejected, got {other:?}"),
@@ -221,8 +192,7 @@ pub(crate) async fn not_null_check_unique_and_foreign_key_are_bisected_to_their_
     lab: L,
 ) {
     lab.run("CREATE TABLE parent (id bigint PRIMARY KEY)").await;
-    lab.run("INSERT INTO parent VALUES (1), (2), (3), (4)")
-        .await;
+    lab.run("INSERT INTO parent VALUES (1), (2), (3), (4)").await;
     lab.run(
         "CREATE TABLE child (id bigint REFERENCES parent (id), text text NOT NULL UNIQUE, \
          amount bigint CHECK (amount < 100))",
@@ -234,12 +204,7 @@ pub(crate) async fn not_null_check_unique_and_foreign_key_are_bisected_to_their_
         .int8("amount", |i| i.amount);
     let mut sink = open(lab.sink(vec![table])).await;
     claim_from_zero(&mut sink, 1).await;
-    let good = || {
-        cut(0, 0..9)
-            .emit(0, [item(1, "a", 1)])
-            .emit(1, [])
-            .emit(3, [item(2, "b", 1)])
-    };
+    let good = || cut(0, 0..9).emit(0, [item(1, "a", 1)]).emit(1, []).emit(3, [item(2, "b", 1)]);
     let tail = |bad: Item| good().emit(5, [bad]).emit(8, [item(3, "z", 1)]);
     rejected_at(&mut sink, || tail(item(2, "null", 1)), 5).await;
     rejected_at(&mut sink, || tail(item(2, "c", 100)), 5).await;
@@ -275,8 +240,7 @@ pub(crate) async fn a_deferred_constraint_is_bisected_to_its_record<L: Lab>(lab:
 }
 
 pub(crate) async fn a_total_that_overflows_in_the_table_is_rejected<L: Lab>(lab: L) {
-    lab.run("CREATE TABLE totals (id bigint PRIMARY KEY, sum bigint NOT NULL)")
-        .await;
+    lab.run("CREATE TABLE totals (id bigint PRIMARY KEY, sum bigint NOT NULL)").await;
     let table = || {
         Table::new("totals")
             .int8("id", |i: &Item| i.id)
@@ -287,11 +251,7 @@ pub(crate) async fn a_total_that_overflows_in_the_table_is_rejected<L: Lab>(lab:
     claim_from_zero(&mut sink, 1).await;
     let first = cut(0, 0..1).emit(0, [item(1, "", i64::MAX - 1)]).batch();
     sink.commit(&first).await.unwrap();
-    let in_table = || {
-        cut(0, 1..4)
-            .emit(1, [item(1, "", 1)])
-            .emit(3, [item(1, "", 5)])
-    };
+    let in_table = || cut(0, 1..4).emit(1, [item(1, "", 1)]).emit(3, [item(1, "", 5)]);
     rejected_at(&mut sink, in_table, 3).await;
     let in_batch = || {
         let large = item(2, "", i64::MAX);
@@ -302,8 +262,7 @@ pub(crate) async fn a_total_that_overflows_in_the_table_is_rejected<L: Lab>(lab:
 }
 
 pub(crate) async fn a_rejection_of_a_fenced_writer_is_a_fence<L: Lab>(lab: L) {
-    lab.run("CREATE TABLE items (id bigint PRIMARY KEY, text text, amount bigint)")
-        .await;
+    lab.run("CREATE TABLE items (id bigint PRIMARY KEY, text text, amount bigint)").await;
     let mut old = opened(&lab).await;
     claim_from_zero(&mut old, 1).await;
     let mut heir = opened(&lab).await;
@@ -318,10 +277,7 @@ pub(crate) async fn a_rejection_of_a_fenced_writer_is_a_fence<L: Lab>(lab: L) {
 pub(crate) async fn a_probe_leaves_nothing_behind<L: Lab>(lab: L) {
     let mut sink = opened(&lab).await;
     claim_from_zero(&mut sink, 1).await;
-    let batch = cut(0, 0..2)
-        .emit(0, [item(1, "a", 1)])
-        .dead(1, "x", false)
-        .batch();
+    let batch = cut(0, 0..2).emit(0, [item(1, "a", 1)]).dead(1, "x", false).batch();
     sink.probe(&batch).await.unwrap();
     assert_eq!(lab.number("SELECT count(*) FROM items").await, 0);
     assert_eq!(at(&claim_one(&mut sink, 0).await), 0);
@@ -330,30 +286,17 @@ pub(crate) async fn a_probe_leaves_nothing_behind<L: Lab>(lab: L) {
 }
 
 pub(crate) async fn a_plain_sink_writes_results_and_dead_letters_without_progress<L: Lab>(lab: L) {
-    lab.run("CREATE TABLE items (id bigint PRIMARY KEY, text text, amount bigint)")
-        .await;
+    lab.run("CREATE TABLE items (id bigint PRIMARY KEY, text text, amount bigint)").await;
     let mut sink = lab.sink(vec![items()]);
-    Sink::open(&mut sink, &context(DeadLetters::Expected))
-        .await
-        .unwrap();
-    let batch = cut(0, 5..9)
-        .emit(5, [item(1, "a", 1)])
-        .dead(8, "x", false)
-        .batch();
+    Sink::open(&mut sink, &context(DeadLetters::Expected)).await.unwrap();
+    let batch = cut(0, 5..9).emit(5, [item(1, "a", 1)]).dead(8, "x", false).batch();
     Sink::write(&mut sink, &batch).await.unwrap();
     let letters = format!("SELECT \"offset\" FROM {}", lab.books("dead_letter"));
     assert_eq!(lab.rows(&letters).await, ["8"]);
     let again = Sink::write(&mut sink, &batch).await;
-    assert!(
-        matches!(again, Err(tidegate::sink::SinkError::Rejected(_))),
-        "{again:?}"
-    );
+    assert!(matches!(again, Err(tidegate::sink::SinkError::Rejected(_))), "{again:?}");
     assert_eq!(lab.number("SELECT count(*) FROM items").await, 1);
     let progress = lab.books("progress");
-    assert_eq!(
-        lab.number(&format!("SELECT count(*) FROM {progress}"))
-            .await,
-        0
-    );
+    assert_eq!(lab.number(&format!("SELECT count(*) FROM {progress}")).await, 0);
     Sink::close(&mut sink).await;
 }

@@ -83,15 +83,12 @@ pub(crate) fn items() -> Table<Item> {
 
 /// Makes the table of [`items`] and opens a sink on it.
 pub(crate) async fn opened<L: Lab>(lab: &L) -> L::Sink<Item> {
-    lab.run("CREATE TABLE IF NOT EXISTS items (id bigint, text text, amount bigint)")
-        .await;
+    lab.run("CREATE TABLE IF NOT EXISTS items (id bigint, text text, amount bigint)").await;
     open(lab.sink(vec![items()])).await
 }
 
 pub(crate) async fn open<S: TransactionalSink>(mut sink: S) -> S {
-    sink.open(&context(DeadLetters::Expected))
-        .await
-        .expect("the sink opens");
+    sink.open(&context(DeadLetters::Expected)).await.expect("the sink opens");
     sink
 }
 
@@ -100,26 +97,15 @@ pub(crate) fn partition(index: i32) -> PartitionId {
 }
 
 pub(crate) fn asked(index: i32) -> ClaimRequest {
-    ClaimRequest {
-        partition: partition(index),
-        topic_id: None,
-    }
+    ClaimRequest { partition: partition(index), topic_id: None }
 }
 
 pub(crate) fn asked_of(index: i32, topic_id: u8) -> ClaimRequest {
-    ClaimRequest {
-        topic_id: Some(TopicId([topic_id; 16])),
-        ..asked(index)
-    }
+    ClaimRequest { topic_id: Some(TopicId([topic_id; 16])), ..asked(index) }
 }
 
 pub(crate) fn start(index: i32, next: i64) -> Move {
-    Move {
-        partition: partition(index),
-        expected: None,
-        next: Offset::new(next),
-        topic_id: None,
-    }
+    Move { partition: partition(index), expected: None, next: Offset::new(next), topic_id: None }
 }
 
 /// Claims partitions 0 up to `count` and stores their start at 0 if they have none.

@@ -7,8 +7,7 @@ use super::cut::cut;
 use super::{Item, Lab, assert_fenced, at, claim_from_zero, claim_one, context, item, items, open};
 
 async fn tables<L: Lab>(lab: &L) {
-    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)")
-        .await;
+    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)").await;
     lab.run("CREATE TABLE runs (n bigint PRIMARY KEY)").await;
     lab.run("INSERT INTO runs VALUES (0)").await;
 }
@@ -44,10 +43,7 @@ pub(crate) async fn own_sql_that_refuses_the_data_is_a_rejection<L: Lab>(lab: L)
             .emit(2, [item(9, "c", 1)])
             .batch()
     };
-    assert!(matches!(
-        sink.commit(&batch()).await,
-        Err(CommitError::Rejected(_))
-    ));
+    assert!(matches!(sink.commit(&batch()).await, Err(CommitError::Rejected(_))));
     assert_eq!(super::culprit(&mut sink, &batch()).await, 1);
     assert_eq!(lab.number("SELECT count(*) FROM items").await, 0);
 }
@@ -58,10 +54,7 @@ pub(crate) async fn own_sql_that_is_wrong_stops_the_pipeline<L: Lab>(lab: L) {
     claim_from_zero(&mut sink, 1).await;
     match sink.commit(&one()).await {
         Err(CommitError::Aborted(cause)) => {
-            assert!(
-                cause.is_for_operator() && cause.to_string().contains("nowhere"),
-                "{cause}"
-            );
+            assert!(cause.is_for_operator() && cause.to_string().contains("nowhere"), "{cause}");
         }
         other => panic!("aborted for the operator, got {other:?}"),
     }
@@ -78,10 +71,7 @@ pub(crate) async fn own_sql_that_ends_the_transaction_is_noticed_and_stores_no_p
             Err(CommitError::Aborted(cause)) => {
                 let says = cause.to_string();
                 assert!(cause.is_for_operator(), "{sql}: {says}");
-                assert!(
-                    says.contains("`write_with` ended the transaction"),
-                    "{sql}: {says}"
-                );
+                assert!(says.contains("`write_with` ended the transaction"), "{sql}: {says}");
             }
             other => panic!("{sql} is noticed, got {other:?}"),
         }
@@ -93,14 +83,10 @@ pub(crate) async fn own_sql_alone_needs_no_table<L: Lab>(lab: L) {
     tables(&lab).await;
     let mut sink = open(lab.writes::<Item>(vec![], "UPDATE runs SET n = n + 1")).await;
     claim_from_zero(&mut sink, 1).await;
-    sink.commit(&cut(0, 0..2).dead(1, "x", false).batch())
-        .await
-        .unwrap();
+    sink.commit(&cut(0, 0..2).dead(1, "x", false).batch()).await.unwrap();
     assert_eq!(at(&claim_one(&mut sink, 0).await), 2);
     let mut plain = lab.writes::<Item>(vec![], "UPDATE runs SET n = n + 1");
-    Sink::open(&mut plain, &context(DeadLetters::Never))
-        .await
-        .unwrap();
+    Sink::open(&mut plain, &context(DeadLetters::Never)).await.unwrap();
     Sink::write(&mut plain, &one()).await.unwrap();
     assert_eq!(lab.rows("SELECT n FROM runs").await, ["2"]);
 }

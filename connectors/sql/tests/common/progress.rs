@@ -56,40 +56,25 @@ pub(crate) async fn two_first_starts_at_once_agree_on_one_start<L: Lab>(lab: L) 
     two.reposition(&[start(0, 5), start(1, 6)]).await.unwrap();
     let of_two = cut(1, 6..7).emit(6, [item(1, "a", 1)]).batch();
     two.commit(&of_two).await.unwrap();
-    one.commit(&cut(0, 5..6).emit(5, [item(2, "b", 1)]).batch())
-        .await
-        .unwrap();
+    one.commit(&cut(0, 5..6).emit(5, [item(2, "b", 1)]).batch()).await.unwrap();
     // Another start (`latest` moved on meanwhile): what was stored first holds.
     let mut three = opened(&lab).await;
     let claims = three.claim(&[asked_other(0)]).await.unwrap();
     assert!(matches!(claims[0].stored, Stored::Nothing));
-    let other = |next| Move {
-        partition: asked_other(0).partition,
-        ..start(0, next)
-    };
+    let other = |next| Move { partition: asked_other(0).partition, ..start(0, next) };
     one.reposition(&[other(1)]).await.unwrap();
     three.reposition(&[other(2)]).await.unwrap();
-    assert_eq!(
-        at(&three.claim(&[asked_other(0)]).await.unwrap()[0].stored),
-        1
-    );
+    assert_eq!(at(&three.claim(&[asked_other(0)]).await.unwrap()[0].stored), 1);
 }
 
 fn asked_other(index: i32) -> tidegate::sink::ClaimRequest {
-    tidegate::sink::ClaimRequest {
-        partition: PartitionId::new("other", index),
-        topic_id: None,
-    }
+    tidegate::sink::ClaimRequest { partition: PartitionId::new("other", index), topic_id: None }
 }
 
 pub(crate) async fn a_gap_or_a_replay_is_fenced_and_stores_nothing<L: Lab>(lab: L) {
     let mut sink = opened(&lab).await;
     claim_from_zero(&mut sink, 1).await;
-    let batch = |first, next| {
-        cut(0, first..next)
-            .emit(first, [item(first, "x", 1)])
-            .batch()
-    };
+    let batch = |first, next| cut(0, first..next).emit(first, [item(first, "x", 1)]).batch();
     sink.commit(&batch(0, 4)).await.unwrap();
     assert_fenced(sink.commit(&batch(0, 4)).await, "progress of in/0 is 4");
     assert_fenced(sink.commit(&batch(2, 6)).await, "the batch starts at 2");
@@ -118,10 +103,7 @@ pub(crate) async fn a_partition_that_was_never_claimed_is_fenced<L: Lab>(lab: L)
     let mut sink = opened(&lab).await;
     let batch = cut::<Item>(0, 0..1).emit(0, []).batch();
     assert_fenced(sink.commit(&batch).await, "not claimed");
-    let seek = Move {
-        expected: Some(Offset::ZERO),
-        ..start(0, 4)
-    };
+    let seek = Move { expected: Some(Offset::ZERO), ..start(0, 4) };
     assert_fenced(sink.reposition(&[seek]).await, "not claimed");
 }
 
@@ -139,8 +121,7 @@ pub(crate) async fn a_missing_row_among_others_is_refused_by_name<L: Lab>(lab: L
     let mut sink = opened(&lab).await;
     claim_from_zero(&mut sink, 3).await;
     let progress = lab.books("progress");
-    lab.run(&format!("DELETE FROM {progress} WHERE partition = 1"))
-        .await;
+    lab.run(&format!("DELETE FROM {progress} WHERE partition = 1")).await;
     let batch = cut(1, 0..1).emit(0, [item(1, "a", 1)]).batch();
     assert_fenced(sink.commit(&batch).await, "gone or not visible");
     let claims = sink.claim(&[asked(1), asked(0)]).await.unwrap();
@@ -153,10 +134,7 @@ pub(crate) async fn a_missing_row_among_others_is_refused_by_name<L: Lab>(lab: L
 pub(crate) async fn a_recreated_topic_is_refused_by_name<L: Lab>(lab: L) {
     let mut sink = opened(&lab).await;
     sink.claim(&[asked_of(0, 1), asked_of(1, 1)]).await.unwrap();
-    let born = Move {
-        topic_id: asked_of(0, 1).topic_id,
-        ..start(0, 5)
-    };
+    let born = Move { topic_id: asked_of(0, 1).topic_id, ..start(0, 5) };
     sink.reposition(&[born, start(1, 5)]).await.unwrap();
     // The other row learns the topic's incarnation at its first claim that knows it.
     sink.claim(&[asked_of(1, 1)]).await.unwrap();
@@ -165,10 +143,7 @@ pub(crate) async fn a_recreated_topic_is_refused_by_name<L: Lab>(lab: L) {
         assert!(
             matches!(&claims[0].stored, Stored::Refused(cause) if cause.to_string().contains("created again"))
         );
-        assert_eq!(
-            at(&sink.claim(&[asked_of(index, 1)]).await.unwrap()[0].stored),
-            5
-        );
+        assert_eq!(at(&sink.claim(&[asked_of(index, 1)]).await.unwrap()[0].stored), 5);
     }
 }
 
@@ -179,24 +154,14 @@ pub(crate) async fn a_seek_moves_progress_under_the_claim_and_counts_a_reset<L: 
         expected: Some(Offset::new(expected)),
         ..start(index, next)
     };
-    sink.reposition(&[seek(1, 0, 50), seek(0, 0, 40)])
-        .await
-        .unwrap();
-    assert_fenced(
-        sink.reposition(&[seek(0, 0, 60)]).await,
-        "stored progress of in/0 is 40",
-    );
+    sink.reposition(&[seek(1, 0, 50), seek(0, 0, 40)]).await.unwrap();
+    assert_fenced(sink.reposition(&[seek(0, 0, 60)]).await, "stored progress of in/0 is 40");
     // One that is out of place keeps the other back.
-    assert_fenced(
-        sink.reposition(&[seek(0, 40, 1), seek(1, 0, 1)]).await,
-        "in/1",
-    );
+    assert_fenced(sink.reposition(&[seek(0, 40, 1), seek(1, 0, 1)]).await, "in/1");
     let progress = lab.books("progress");
     let rows = format!("SELECT next_offset, reset_generation FROM {progress} ORDER BY partition");
     assert_eq!(lab.rows(&rows).await, ["40|1", "50|1"]);
-    sink.commit(&cut(0, 40..41).emit(40, [item(1, "a", 1)]).batch())
-        .await
-        .unwrap();
+    sink.commit(&cut(0, 40..41).emit(40, [item(1, "a", 1)]).batch()).await.unwrap();
     assert_eq!(lab.rows(&rows).await, ["41|1", "50|1"]);
 }
 
@@ -224,10 +189,7 @@ pub(crate) async fn a_reset_from_outside_fences_the_owner<L: Lab>(lab: L) {
     claim_from_zero(&mut sink, 1).await;
     let progress = lab.books("progress");
     // What a row looks like after the tools' reset to the same position: only the claim differs.
-    lab.run(&format!(
-        "UPDATE {progress} SET claim = claim + 1, owner = NULL"
-    ))
-    .await;
+    lab.run(&format!("UPDATE {progress} SET claim = claim + 1, owner = NULL")).await;
     let batch = cut(0, 0..1).emit(0, [item(1, "a", 1)]).batch();
     assert_fenced(sink.commit(&batch).await, "claimed by another owner");
 }
@@ -236,16 +198,11 @@ pub(crate) async fn spans_without_progress_are_not_stored<L: Lab>(lab: L) {
     let mut sink = opened(&lab).await;
     claim_from_zero(&mut sink, 1).await;
     // Partition 1 is not even claimed.
-    let batch = cut(0, 0..1)
-        .emit(0, [item(1, "a", 1)])
-        .span(1, 4..4)
-        .batch();
+    let batch = cut(0, 0..1).emit(0, [item(1, "a", 1)]).span(1, 4..4).batch();
     sink.commit(&batch).await.unwrap();
     sink.commit(&cut(0, 1..1).batch()).await.unwrap();
     // Progress alone is a real commit: filtered records and holes.
-    sink.commit(&cut(0, 1..9).emit(3, []).batch())
-        .await
-        .unwrap();
+    sink.commit(&cut(0, 1..9).emit(3, []).batch()).await.unwrap();
     assert_eq!(at(&claim_one(&mut sink, 0).await), 9);
 }
 
@@ -257,9 +214,7 @@ pub(crate) async fn groups_do_not_see_each_other<L: Lab>(lab: L) {
         group: "other".to_owned(),
         ..context(tidegate::sink::DeadLetters::Never)
     };
-    TransactionalSink::open(&mut other, &elsewhere)
-        .await
-        .unwrap();
+    TransactionalSink::open(&mut other, &elsewhere).await.unwrap();
     assert!(matches!(claim_one(&mut other, 0).await, Stored::Nothing));
     let batch = cut(0, 0..1).emit(0, [item(1, "a", 1)]).batch();
     sink.commit(&batch).await.unwrap();
@@ -273,9 +228,8 @@ pub(crate) async fn a_dropped_commit_stores_all_or_nothing<L: Lab>(lab: L) {
     let mut next = 0;
     let mut completed = false;
     for polls in 0..400 {
-        let batch = cut(0, next..next + 1)
-            .emit(next, [item(next, "a", 1), item(next, "b", 1)])
-            .batch();
+        let batch =
+            cut(0, next..next + 1).emit(next, [item(next, "a", 1), item(next, "b", 1)]).batch();
         if poll_some(sink.commit(&batch), polls).await {
             completed = true;
         }

@@ -19,8 +19,7 @@ pub(crate) async fn a_table_that_does_not_fit_is_refused_before_anything_is_cons
     lab.run("CREATE VIEW items AS SELECT 1 AS id").await;
     refused(items(), "not a table").await;
     lab.run("DROP VIEW items").await;
-    lab.run("CREATE TABLE items (id bigint NOT NULL, text text)")
-        .await;
+    lab.run("CREATE TABLE items (id bigint NOT NULL, text text)").await;
     refused(items(), "column \"amount\" does not exist").await;
     lab.run("ALTER TABLE items ADD COLUMN amount text").await;
     refused(items(), "column \"amount\" has type ").await;
@@ -28,25 +27,19 @@ pub(crate) async fn a_table_that_does_not_fit_is_refused_before_anything_is_cons
     lab.run("ALTER TABLE items ADD COLUMN amount bigint").await;
     let upsert = || items().upsert_on(["id"]);
     refused(upsert(), "no unique index on (id)").await;
-    lab.run("CREATE UNIQUE INDEX partial ON items (id) WHERE id > 5")
-        .await;
+    lab.run("CREATE UNIQUE INDEX partial ON items (id) WHERE id > 5").await;
     refused(upsert(), "no unique index on (id)").await;
-    lab.run("CREATE UNIQUE INDEX whole ON items (text, id)")
-        .await;
+    lab.run("CREATE UNIQUE INDEX whole ON items (text, id)").await;
     open(lab.sink(vec![items().upsert_on(["id", "text"])])).await;
     let narrow = Table::new("items").text("text", |i: &Item| &i.text);
     refused(narrow, "column \"id\" is NOT NULL without a default").await;
     refused(Table::new("items").upsert_on(["x"]), "has no columns").await;
     let mut nothing = lab.sink::<Item>(vec![]);
-    assert_stops(
-        Sink::open(&mut nothing, &expected).await,
-        "writes to no table",
-    );
+    assert_stops(Sink::open(&mut nothing, &expected).await, "writes to no table");
 }
 
 pub(crate) async fn missing_bookkeeping_is_created_or_its_statements_are_printed<L: Lab>(lab: L) {
-    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)")
-        .await;
+    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)").await;
     let mut manual = lab.manual(vec![items()]);
     let refused = TransactionalSink::open(&mut manual, &context(DeadLetters::Expected)).await;
     let message = assert_stops(refused, "tables_manual");
@@ -62,8 +55,7 @@ pub(crate) async fn missing_bookkeeping_is_created_or_its_statements_are_printed
 
 pub(crate) async fn bookkeeping_of_another_version_is_refused<L: Lab>(lab: L) {
     open_items(&lab).await;
-    lab.run(&format!("UPDATE {} SET version = 99", lab.books("version")))
-        .await;
+    lab.run(&format!("UPDATE {} SET version = 99", lab.books("version"))).await;
     let mut sink = lab.sink(vec![items()]);
     let refused = TransactionalSink::open(&mut sink, &context(DeadLetters::Never)).await;
     assert_stops(refused, "have version 99");
@@ -74,14 +66,11 @@ async fn open_items<L: Lab>(lab: &L) -> L::Sink<Item> {
 }
 
 pub(crate) async fn a_policy_with_dead_letters_needs_their_table<L: Lab>(lab: L) {
-    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)")
-        .await;
+    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)").await;
     let mut sink = lab.no_letters(vec![items()]);
     let refused = TransactionalSink::open(&mut sink, &context(DeadLetters::Expected)).await;
     assert_stops(refused, "without_dead_letters");
-    TransactionalSink::open(&mut sink, &context(DeadLetters::Never))
-        .await
-        .unwrap();
+    TransactionalSink::open(&mut sink, &context(DeadLetters::Never)).await.unwrap();
     claim_from_zero(&mut sink, 1).await;
     // A dead letter that comes all the same is not lost: nothing is stored and it says why.
     let result = sink.commit(&cut(0, 0..1).dead(0, "x", false).batch()).await;

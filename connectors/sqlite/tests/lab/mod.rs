@@ -35,9 +35,7 @@ impl Lab for File {
     }
 
     fn sink<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>) -> Sqlite<O> {
-        tables
-            .into_iter()
-            .fold(Sqlite::open(self.path()), Sqlite::into)
+        tables.into_iter().fold(Sqlite::open(self.path()), Sqlite::into)
     }
 
     fn manual<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>) -> Sqlite<O> {
@@ -58,10 +56,7 @@ impl Lab for File {
 
     async fn run(&self, sql: &str) {
         let mut conn = self.connect().await;
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-            .execute(&mut conn)
-            .await
-            .expect(sql);
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut conn).await.expect(sql);
     }
 
     async fn rows(&self, sql: &str) -> Vec<String> {

@@ -1,0 +1,119 @@
+//! Commits of the group's offsets: with an answer, or as a mirror at most once a second.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tidegate::Cause;
+use tidegate::record::{Offset, PartitionId};
+use tidegate::source::{Position, SourceError};
+use tokio::sync::oneshot;
+
+use crate::context::Consumer;
+use crate::error;
+use crate::ffi::CommitQueue;
+use crate::partition::Partition;
+use crate::wake::Waker;
+
+/// How often mirrored offsets are sent.
+const MIRROR_EVERY: Duration = Duration::from_secs(1);
+
+/// All commits under way.
+pub(crate) struct Commits {
+    queue: CommitQueue,
+    waiting: HashMap<usize, oneshot::Sender<Result<(), SourceError>>>,
+    last_id: usize,
+    mirror: BTreeMap<PartitionId, Offset>,
+    mirrored_at: Option<Instant>,
+}
+
+impl Commits {
+    pub(crate) fn new(consumer: &Arc<Consumer>, waker: &Arc<Waker>) -> Self {
+        Self {
+            queue: CommitQueue::new(consumer, waker),
+            waiting: HashMap::new(),
+            last_id: 0,
+            mirror: BTreeMap::new(),
+            mirrored_at: None,
+        }
+    }
+
+    /// Sends a commit off, if all its partitions are ours: the broker would accept it of any
+    /// member and overwrite what the partition's owner stored.
+    pub(crate) fn commit(
+        &mut self,
+        partitions: &HashMap<PartitionId, Partition>,
+        positions: Vec<Position>,
+        reply: oneshot::Sender<Result<(), SourceError>>,
+    ) {
+        let gone = positions.iter().find(|position| !partitions.contains_key(&position.partition));
+        if let Some(position) = gone {
+            let cause = Cause::new(format_args!("{} is not assigned", position.partition));
+            let _ = reply.send(Err(SourceError::Fenced(cause)));
+            return;
+        }
+        if positions.is_empty() {
+            let _ = reply.send(Ok(()));
+            return;
+        }
+        let list = list(positions.iter().map(|p| (&p.partition, p.next)));
+        self.last_id += 1;
+        match self.queue.commit(self.last_id, &list) {
+            Ok(()) => {
+                self.waiting.insert(self.last_id, reply);
+            }
+            Err(code) => {
+                let _ = reply.send(Err(error::group_commit(code)));
+            }
+        }
+    }
+
+    /// Remembers positions to be sent some time; newer ones replace older ones.
+    pub(crate) fn mirror(&mut self, positions: Vec<Position>) {
+        for position in positions {
+            self.mirror.insert(position.partition, position.next);
+        }
+    }
+
+    /// Hands out answers that arrived, and sends what is to be mirrored if it is time.
+    pub(crate) fn serve(
+        &mut self,
+        consumer: &Consumer,
+        partitions: &HashMap<PartitionId, Partition>,
+    ) {
+        if !self.waiting.is_empty() {
+            while let Some(answer) = self.queue.poll() {
+                if let Some(reply) = self.waiting.remove(&answer.id) {
+                    let _ = reply.send(answer.result.map_err(error::group_commit));
+                }
+            }
+        }
+        let due = self.mirrored_at.is_none_or(|at| at.elapsed() >= MIRROR_EVERY);
+        if self.mirror.is_empty() || !due {
+            return;
+        }
+        self.mirrored_at = Some(Instant::now());
+        let mirror = std::mem::take(&mut self.mirror);
+        let ours = mirror.iter().filter(|(id, _)| partitions.contains_key(id));
+        let list = list(ours.map(|(id, next)| (id, *next)));
+        if list.count() > 0
+            && let Err(error) = consumer.commit(&list, CommitMode::Async)
+        {
+            tracing::debug!(%error, "offsets could not be mirrored");
+        }
+    }
+}
+
+/// Positions in librdkafka's form.
+pub(crate) fn list<'a>(
+    positions: impl Iterator<Item = (&'a PartitionId, Offset)>,
+) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for (id, next) in positions {
+        list.add_partition_offset(id.topic().as_str(), id.index(), KafkaOffset::Offset(next.get()))
+            .expect("an offset that is not negative can be represented");
+    }
+    list
+}

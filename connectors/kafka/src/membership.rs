@@ -1,0 +1,83 @@
+//! Whether a transaction may be made now, and for which place in the group.
+
+use std::collections::HashMap;
+
+use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tidegate::batch::Span;
+use tidegate::record::{Offset, PartitionId};
+
+use crate::context::Consumer;
+use crate::ffi::GroupMetadata;
+use crate::partition::Partition;
+
+/// What a transaction covers.
+#[derive(Debug)]
+pub(crate) enum Scope {
+    /// Results: every span must belong to a partition of ours under the span's epoch. The broker
+    /// fences members, not partitions: nobody else would notice a result from before a revoke.
+    Spans(Vec<Span>),
+    /// Positions only, also of partitions that are just being assigned.
+    Partitions(Vec<PartitionId>),
+}
+
+/// Our place in the group, and which of the partitions asked for are ours.
+pub(crate) struct Membership {
+    /// What the broker checks.
+    pub(crate) metadata: GroupMetadata,
+    /// The partitions of a [`Scope::Partitions`] that are ours.
+    pub(crate) owned: Vec<PartitionId>,
+}
+
+/// Our place in the group for this scope, or why a transaction must not be made.
+pub(crate) fn check(
+    consumer: &Consumer,
+    partitions: &HashMap<PartitionId, Partition>,
+    incoming: &[PartitionId],
+    scope: &Scope,
+) -> Result<Membership, String> {
+    if consumer.assignment_lost() {
+        return Err("the assignment was lost".into());
+    }
+    let mut owned = Vec::new();
+    match scope {
+        Scope::Spans(spans) => {
+            for span in spans {
+                let Some(partition) = partitions.get(&span.partition) else {
+                    return Err(format!("{} is not assigned any more", span.partition));
+                };
+                if partition.epoch() != Some(span.epoch) {
+                    return Err(format!("{} was repositioned meanwhile", span.partition));
+                }
+            }
+        }
+        Scope::Partitions(wanted) => owned.extend(
+            wanted
+                .iter()
+                .filter(|id| partitions.contains_key(id) || incoming.contains(id))
+                .cloned(),
+        ),
+    }
+    let metadata = GroupMetadata::of(consumer).ok_or("the consumer has no group")?;
+    // With an empty member or a negative generation the broker would skip all fencing.
+    if metadata.member().is_empty() || metadata.generation() < 0 {
+        return Err("the consumer is not a member of its group now".into());
+    }
+    Ok(Membership { metadata, owned })
+}
+
+/// Assigns one partition anew at this offset, without a rebalance: its fetcher had ended.
+pub(crate) fn reassign(consumer: &Consumer, id: &PartitionId, next: Offset) -> KafkaResult<()> {
+    let (topic, index) = (id.topic().as_str(), id.index());
+    if !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+        // An eager assign replaces the whole assignment; the seek is repeated instead.
+        return Ok(());
+    }
+    let mut old = TopicPartitionList::new();
+    old.add_partition(topic, index);
+    consumer.incremental_unassign(&old)?;
+    let mut new = TopicPartitionList::new();
+    new.add_partition_offset(topic, index, KafkaOffset::Offset(next.get()))?;
+    consumer.incremental_assign(&new)
+}

@@ -1,0 +1,523 @@
+//! The source: reads topics as a member of a consumer group.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use rdkafka::ClientConfig;
+use tidegate::Error;
+use tidegate::record::{Timestamp, Topic};
+use tidegate::source::{
+    Credit, EventSender, GroupOffsets, Resolved, Source, SourceContext, SourceDescription,
+    SourceError, Start, Wanted,
+};
+use tokio::sync::oneshot;
+
+use crate::context::{Consumer, Context};
+use crate::helper::Helper;
+use crate::keys::Side;
+use crate::offsets::ConsumerOffsets;
+use crate::resolve::{self, Resolver};
+use crate::settings::{Kafka, Overrides};
+use crate::sink::KafkaSink;
+use crate::start;
+use crate::thread::{self, Command, Limits, Remote};
+
+/// Numbers the sources of this process, so that a sink knows its own.
+static SOURCES: AtomicU64 = AtomicU64::new(1);
+
+/// Topic names: one, or several.
+pub trait Topics {
+    /// The names.
+    fn names(self) -> Vec<String>;
+}
+
+impl Topics for &str {
+    fn names(self) -> Vec<String> {
+        vec![self.to_string()]
+    }
+}
+
+impl Topics for String {
+    fn names(self) -> Vec<String> {
+        vec![self]
+    }
+}
+
+impl<T: Into<String>, const N: usize> Topics for [T; N] {
+    fn names(self) -> Vec<String> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+impl<T: Into<String>> Topics for Vec<T> {
+    fn names(self) -> Vec<String> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+impl<T: AsRef<str>> Topics for &[T] {
+    fn names(self) -> Vec<String> {
+        self.iter().map(|name| name.as_ref().to_string()).collect()
+    }
+}
+
+/// What a source reads.
+#[derive(Clone, Debug)]
+pub(crate) enum Subscription {
+    /// These topics.
+    Topics(Vec<String>),
+    /// Topics whose names match.
+    Pattern(String),
+}
+
+/// Where a partition starts that has no stored progress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum StartPolicy {
+    /// At the first record that is still there.
+    #[default]
+    Earliest,
+    /// Behind the last record.
+    Latest,
+    /// Nowhere: the partition stops by name until somebody sets its offset.
+    Error,
+    /// At the first record of this time or later; behind the last record if there is none.
+    Timestamp(Timestamp),
+}
+
+/// How the members of a group agree on who reads what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum GroupProtocol {
+    /// The members choose a leader, which assigns (cooperative-sticky). Works with every broker.
+    #[default]
+    Classic,
+    /// The broker assigns (KIP-848, Kafka 4.0 or newer). Members that keep their partitions go on
+    /// through a rebalance. Session time-out and heartbeat are the broker's settings then.
+    Consumer,
+}
+
+/// Reads topics as a member of a consumer group; made by [`Kafka::source`].
+#[derive(Debug)]
+pub struct KafkaSource {
+    kafka: Kafka,
+    subscription: Subscription,
+    options: Options,
+    id: u64,
+    link: Arc<Link>,
+    running: Option<Running>,
+}
+
+#[derive(Clone, Debug)]
+struct Options {
+    start: StartPolicy,
+    protocol: GroupProtocol,
+    fetch_min_bytes: Option<u32>,
+    fetch_wait_max: Option<Duration>,
+    session_timeout: Option<Duration>,
+    heartbeat_interval: Option<Duration>,
+    max_poll_interval: Duration,
+    records_per_fetch: Option<u32>,
+    topic_refresh: Duration,
+    overrides: Overrides,
+}
+
+/// What a sink bound to the source reaches it by, once it is open.
+#[derive(Debug, Default)]
+pub(crate) struct Link(Mutex<Option<Connected>>);
+
+/// An open source as others see it.
+#[derive(Clone)]
+pub(crate) struct Connected {
+    pub(crate) remote: Remote,
+    pub(crate) offsets: Arc<ConsumerOffsets>,
+}
+
+impl std::fmt::Debug for Connected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connected")
+    }
+}
+
+impl Link {
+    /// The source, if it is open.
+    pub(crate) fn connected(&self) -> Option<Connected> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, connected: Option<Connected>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = connected;
+    }
+}
+
+struct Running {
+    connected: Connected,
+    resolver: Arc<Resolver>,
+    helper: Helper,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Running")
+    }
+}
+
+/// A source of this cluster with default settings.
+pub(crate) fn new(kafka: Kafka, subscription: Subscription) -> KafkaSource {
+    KafkaSource {
+        kafka,
+        subscription,
+        options: Options {
+            start: StartPolicy::default(),
+            protocol: GroupProtocol::default(),
+            fetch_min_bytes: None,
+            fetch_wait_max: None,
+            session_timeout: None,
+            heartbeat_interval: None,
+            max_poll_interval: Duration::from_secs(300),
+            records_per_fetch: None,
+            topic_refresh: Duration::from_secs(10),
+            overrides: Overrides::default(),
+        },
+        id: SOURCES.fetch_add(1, Ordering::Relaxed),
+        link: Arc::default(),
+        running: None,
+    }
+}
+
+impl KafkaSource {
+    /// The sink for exactly-once: results, dead letters and this source's progress in one
+    /// transaction. It works only in the same pipeline as this source.
+    pub fn sink(&self) -> KafkaSink {
+        self.kafka.transactional_sink(self)
+    }
+
+    /// Where partitions start that have no stored progress; it decides once, at the first start.
+    /// The default is [`StartPolicy::Earliest`].
+    #[must_use]
+    pub fn start(mut self, policy: StartPolicy) -> Self {
+        self.options.start = policy;
+        self
+    }
+
+    /// How the group agrees on who reads what. The default is [`GroupProtocol::Classic`].
+    #[must_use]
+    pub fn group_protocol(mut self, protocol: GroupProtocol) -> Self {
+        self.options.protocol = protocol;
+        self
+    }
+
+    /// The broker answers a fetch only when it has so many bytes, or after
+    /// [`fetch_wait_max`](Self::fetch_wait_max). Default 1.
+    #[must_use]
+    pub fn fetch_min_bytes(mut self, bytes: u32) -> Self {
+        self.options.fetch_min_bytes = Some(bytes);
+        self
+    }
+
+    /// How long the broker may wait for [`fetch_min_bytes`](Self::fetch_min_bytes). Default 500 ms.
+    #[must_use]
+    pub fn fetch_wait_max(mut self, wait: Duration) -> Self {
+        self.options.fetch_wait_max = Some(wait);
+        self
+    }
+
+    /// Without a heartbeat for so long the member is taken for dead. Default 45 s; a
+    /// configuration error under [`GroupProtocol::Consumer`].
+    #[must_use]
+    pub fn session_timeout(mut self, timeout: Duration) -> Self {
+        self.options.session_timeout = Some(timeout);
+        self
+    }
+
+    /// How often the member says that it lives, and learns of rebalances. Default 500 ms; a
+    /// configuration error under [`GroupProtocol::Consumer`].
+    #[must_use]
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.options.heartbeat_interval = Some(interval);
+        self
+    }
+
+    /// How long the settling of a rebalance may take before the group goes on without this
+    /// member. Default 300 s. Slow records do not count: the source polls all the time.
+    #[must_use]
+    pub fn max_poll_interval(mut self, interval: Duration) -> Self {
+        self.options.max_poll_interval = interval;
+        self
+    }
+
+    /// About how many records of a partition are fetched ahead of the processing. Default 20,000;
+    /// bounded in bytes by `queued.max.messages.kbytes` as well.
+    #[must_use]
+    pub fn records_per_fetch(mut self, records: u32) -> Self {
+        self.options.records_per_fetch = Some(records);
+        self
+    }
+
+    /// How often new topics and partitions are looked for. Default 10 s.
+    #[must_use]
+    pub fn topic_refresh(mut self, interval: Duration) -> Self {
+        self.options.topic_refresh = interval;
+        self
+    }
+
+    /// Passes a setting to librdkafka's consumer. What would break the guarantee is refused with
+    /// the reason when the pipeline starts, and so is a name that librdkafka does not know.
+    #[must_use]
+    pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.overrides.set(key, value);
+        self
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.link)
+    }
+
+    /// The consumer's settings, checked.
+    fn config(&self, context: &SourceContext) -> Result<ClientConfig, Error> {
+        let options = &self.options;
+        if context.group.is_empty() {
+            return Err(Error::configuration(
+                "group",
+                "is empty; the pipeline's name is the group",
+            ));
+        }
+        check_subscription(&self.subscription)?;
+        let settle = context.drain_max + context.claim_max;
+        if settle >= options.max_poll_interval {
+            return Err(Error::configuration(
+                "max_poll_interval",
+                format_args!(
+                    "{:?} is not above drain_max + claim_max = {settle:?}: the group would go on \
+                     without this member while it settles a rebalance",
+                    options.max_poll_interval
+                ),
+            ));
+        }
+        let mut config = self.kafka.common()?;
+        config
+            .set("group.id", &context.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "error")
+            .set("enable.partition.eof", "true")
+            .set("check.crcs", "true")
+            .set("allow.auto.create.topics", "false")
+            .set("fetch.queue.backoff.ms", "5")
+            .set("queued.min.messages", "20000")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("max.poll.interval.ms", millis(options.max_poll_interval))
+            .set("topic.metadata.refresh.interval.ms", millis(options.topic_refresh));
+        if let Some(instance) = &context.instance {
+            config.set("group.instance.id", instance);
+        }
+        self.set_protocol(&mut config)?;
+        if let Some(bytes) = options.fetch_min_bytes {
+            config.set("fetch.min.bytes", positive("fetch_min_bytes", bytes)?);
+        }
+        if let Some(wait) = options.fetch_wait_max {
+            config.set("fetch.wait.max.ms", millis(wait));
+        }
+        if let Some(records) = options.records_per_fetch {
+            config.set("queued.min.messages", positive("records_per_fetch", records)?);
+        }
+        options.overrides.apply(&mut config, Side::Source)?;
+        Ok(config)
+    }
+
+    fn set_protocol(&self, config: &mut ClientConfig) -> Result<(), Error> {
+        let options = &self.options;
+        if options.protocol == GroupProtocol::Consumer {
+            let owned_by_broker = [
+                ("session_timeout", options.session_timeout),
+                ("heartbeat_interval", options.heartbeat_interval),
+            ];
+            if let Some((name, _)) = owned_by_broker.iter().find(|(_, value)| value.is_some()) {
+                return Err(Error::configuration(
+                    name,
+                    "is the broker's setting under `GroupProtocol::Consumer`",
+                )
+                .remedy(
+                    "set group.consumer.session.timeout.ms or \
+                     group.consumer.heartbeat.interval.ms there",
+                ));
+            }
+            config.set("group.protocol", "consumer");
+            return Ok(());
+        }
+        let session = options.session_timeout.unwrap_or(Duration::from_secs(45));
+        let heartbeat = options.heartbeat_interval.unwrap_or(Duration::from_millis(500));
+        if heartbeat.is_zero() || heartbeat >= session {
+            return Err(Error::configuration(
+                "heartbeat_interval",
+                format_args!(
+                    "{heartbeat:?} must be above zero and below session_timeout {session:?}"
+                ),
+            ));
+        }
+        if session > options.max_poll_interval {
+            return Err(Error::configuration(
+                "session_timeout",
+                format_args!(
+                    "{session:?} must not be above max_poll_interval {:?}",
+                    options.max_poll_interval
+                ),
+            ));
+        }
+        config
+            .set("group.protocol", "classic")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", millis(session))
+            .set("heartbeat.interval.ms", millis(heartbeat));
+        Ok(())
+    }
+}
+
+fn check_subscription(subscription: &Subscription) -> Result<(), Error> {
+    match subscription {
+        Subscription::Pattern(pattern) if !pattern.starts_with('^') => Err(Error::configuration(
+            "source_pattern",
+            format_args!("{pattern:?} must start with `^`"),
+        )),
+        Subscription::Pattern(_) => Ok(()),
+        Subscription::Topics(names) if names.is_empty() => {
+            Err(Error::configuration("source", "names no topic"))
+        }
+        Subscription::Topics(names) => names.iter().try_for_each(|name| {
+            start::check_topic_name(name).map_err(|problem| Error::configuration("source", problem))
+        }),
+    }
+}
+
+fn positive(setting: &str, value: u32) -> Result<String, Error> {
+    if value == 0 {
+        return Err(Error::configuration(setting, "must be above zero"));
+    }
+    Ok(value.to_string())
+}
+
+/// A duration as librdkafka takes it.
+pub(crate) fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+impl Source for KafkaSource {
+    fn describe(&self) -> SourceDescription {
+        let what = match &self.subscription {
+            Subscription::Topics(names) => names.join(", "),
+            Subscription::Pattern(pattern) => format!("topics matching {pattern}"),
+        };
+        SourceDescription {
+            kind: "kafka".into(),
+            target: format!("{what} at {}", self.kafka.servers()),
+            notes: vec![
+                format!("reads committed data only; first start: {:?}", self.options.start),
+                format!("group protocol {:?}", self.options.protocol),
+            ],
+            id: self.id,
+        }
+    }
+
+    async fn open(
+        &mut self,
+        context: &SourceContext,
+        events: EventSender,
+    ) -> Result<(), SourceError> {
+        let config = self.config(context).map_err(SourceError::Stop)?;
+        let consumer: Consumer = config
+            .create_with_context(Context::new(self.kafka.tokens()))
+            .map_err(|error| SourceError::Stop(start::refused(&error)))?;
+        let consumer = Arc::new(consumer);
+        let no_thread = |error: std::io::Error| {
+            SourceError::Stop(Error::source_failed("a thread cannot be started").with_source(error))
+        };
+        let questions = Helper::start("tidegate-kafka-questions").map_err(no_thread)?;
+        let group = Helper::start("tidegate-kafka-group").map_err(no_thread)?;
+        let limits = Limits { drain_max: context.drain_max, claim_max: context.claim_max };
+        let remote = thread::start(Arc::clone(&consumer), questions.clone(), events, limits)
+            .map_err(no_thread)?;
+
+        let (asked, subscription) = (Arc::clone(&consumer), self.subscription.clone());
+        let start_max = context.start_max;
+        let known = questions
+            .ask(move || start::subscribe(&asked, &subscription, start_max))
+            .await
+            .unwrap_or_else(|| Err(Error::source_failed("the helper thread ended")))
+            .map_err(SourceError::Stop)?;
+
+        let connected = Connected {
+            remote: remote.clone(),
+            offsets: Arc::new(ConsumerOffsets::new(Arc::clone(&consumer), group, remote)),
+        };
+        self.link.set(Some(connected.clone()));
+        self.running = Some(Running {
+            connected,
+            resolver: Arc::new(Resolver::new(consumer, self.options.start, known)),
+            helper: questions,
+        });
+        Ok(())
+    }
+
+    fn credit(&mut self, grants: Vec<Credit>) {
+        if let Some(running) = &self.running {
+            running.connected.remote.send(Command::Credit(grants));
+        }
+    }
+
+    fn resolve(
+        &mut self,
+        wanted: Vec<Wanted>,
+    ) -> BoxFuture<'static, Result<Vec<Resolved>, SourceError>> {
+        let Some(running) = &self.running else {
+            return Box::pin(std::future::ready(Err(resolve::not_open())));
+        };
+        let (helper, resolver) = (running.helper.clone(), Arc::clone(&running.resolver));
+        Box::pin(async move {
+            helper
+                .ask(move || resolver.resolve(&wanted))
+                .await
+                .unwrap_or_else(|| Err(resolve::not_open()))
+        })
+    }
+
+    fn reposition(&mut self, starts: Vec<Start>) {
+        if let Some(running) = &self.running {
+            running.connected.remote.send(Command::Reposition(starts));
+        }
+    }
+
+    fn group_offsets(&self) -> Arc<dyn GroupOffsets> {
+        match &self.running {
+            Some(running) => Arc::clone(&running.connected.offsets) as _,
+            None => Arc::new(crate::offsets::NotOpen),
+        }
+    }
+
+    fn close(&mut self) -> BoxFuture<'static, ()> {
+        self.link.set(None);
+        let Some(running) = self.running.take() else {
+            return Box::pin(std::future::ready(()));
+        };
+        let (done, closed) = oneshot::channel();
+        running.connected.remote.send(Command::Close(done));
+        Box::pin(async move {
+            // A thread that is gone has left the group.
+            let _ = closed.await;
+            drop(running);
+        })
+    }
+}
+
+/// How many partitions each topic had when the source opened.
+pub(crate) type KnownTopics = HashMap<Topic, i32>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,398 @@
+//! The one thread that owns the consumer: it serves the main queue always, takes records only
+//! against credit, and answers everybody else's questions about membership.
+//!
+//! It never waits for the network. It sleeps until a queue of librdkafka becomes non-empty, a
+//! command or an answer arrives, or a tenth of a second is over.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tidegate::Error;
+use tidegate::record::{PartitionId, Topic};
+use tidegate::sink::TopicId;
+use tidegate::source::{Credit, EventSender, Position, SourceError, SourceEvent, Start};
+use tokio::sync::oneshot;
+
+use crate::commits::Commits;
+use crate::context::{Consumer, Heard};
+use crate::error;
+use crate::ffi::WakingQueue;
+use crate::health::HealthWatch;
+use crate::helper::Helper;
+use crate::membership::{self, Membership, Scope};
+use crate::meters::Meters;
+use crate::partition::Partition;
+use crate::rebalance::Rebalances;
+use crate::wake::{Sleeper, Waker};
+
+/// The longest sleep.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// How long a seek may take; it asks another thread of librdkafka, not the network.
+const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long to wait before a seek that failed is tried again.
+const SEEK_RETRY: Duration = Duration::from_millis(20);
+/// Failed seeks in a row after which the partition's fetcher is taken for dead and made again.
+const SEEK_FAILURES_MAX: u32 = 5;
+/// Events taken from the main queue in one turn.
+const MAIN_EVENTS_MAX: usize = 1000;
+/// How long leaving the group may take beyond the settling of revocations.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+
+/// What others ask of the thread.
+pub(crate) enum Command {
+    /// Allows more records.
+    Credit(Vec<Credit>),
+    /// Goes on elsewhere.
+    Reposition(Vec<Start>),
+    /// The group metadata for a transaction over this scope, or why there is none.
+    Membership(Scope, oneshot::Sender<Result<Membership, String>>),
+    /// The incarnations of topics that an assignment waits for.
+    Described(u64, HashMap<Topic, Option<TopicId>>),
+    /// Commits offsets and answers.
+    Commit(Vec<Position>, oneshot::Sender<Result<(), SourceError>>),
+    /// Commits offsets some time.
+    Mirror(Vec<Position>),
+    /// The cluster answered, or a topic that was missing appeared.
+    Answered(Option<String>),
+    /// Leaves the group.
+    Close(oneshot::Sender<()>),
+}
+
+/// The way to the thread.
+#[derive(Clone)]
+pub(crate) struct Remote {
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+    /// Held by everybody but the thread itself: when the last one is gone, so is the source.
+    _interest: Option<Arc<()>>,
+}
+
+impl Remote {
+    /// Sends a command; a thread that ended drops it, and with it the place for the answer.
+    pub(crate) fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.waker.notify();
+        }
+    }
+}
+
+/// How long the engine may take to settle a rebalance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) drain_max: Duration,
+    pub(crate) claim_max: Duration,
+}
+
+/// What the thread owns.
+pub(crate) struct Reader {
+    pub(crate) consumer: Arc<Consumer>,
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) helper: Helper,
+    pub(crate) remote: Remote,
+    pub(crate) events: EventSender,
+    pub(crate) partitions: HashMap<PartitionId, Partition>,
+    pub(crate) rebalances: Rebalances,
+    commands: Receiver<Command>,
+    early: Vec<Credit>,
+    sleeper: Sleeper,
+    main: WakingQueue,
+    commits: Commits,
+    health: HealthWatch,
+    meters: Meters,
+    closing: Option<Closing>,
+    interested: Weak<()>,
+}
+
+struct Closing {
+    deadline: Instant,
+    done: Option<oneshot::Sender<()>>,
+}
+
+/// Starts the thread.
+pub(crate) fn start(
+    consumer: Arc<Consumer>,
+    helper: Helper,
+    events: EventSender,
+    limits: Limits,
+) -> std::io::Result<Remote> {
+    let (sleeper, waker) = Sleeper::pair()?;
+    let (sender, commands) = mpsc::channel();
+    let interest = Arc::new(());
+    let interested = Arc::downgrade(&interest);
+    let own = Remote { commands: sender, waker: Arc::clone(&waker), _interest: None };
+    let remote = Remote { _interest: Some(interest), ..own.clone() };
+    let main = WakingQueue::main(&consumer, &waker)
+        .ok_or_else(|| std::io::Error::other("the consumer has no queue"))?;
+    let reader = Reader {
+        commits: Commits::new(&consumer, &waker),
+        health: HealthWatch::new(events.clone()),
+        meters: Meters::default(),
+        rebalances: Rebalances::new(limits),
+        partitions: HashMap::new(),
+        closing: None,
+        remote: own,
+        interested,
+        consumer,
+        waker,
+        helper,
+        events,
+        commands,
+        early: Vec::new(),
+        sleeper,
+        main,
+    };
+    std::thread::Builder::new()
+        .name("tidegate-kafka-consumer".into())
+        .spawn(move || reader.run())?;
+    Ok(remote)
+}
+
+impl Reader {
+    fn run(mut self) {
+        while !self.is_over() {
+            self.serve_commands();
+            if self.interested.strong_count() == 0 {
+                self.close(None);
+            }
+            self.serve_main_queue();
+            self.commits.serve(&self.consumer, &self.partitions);
+            self.step_rebalance();
+            self.grant_early();
+            self.seek_due();
+            self.health.watch(&self.consumer, &self.helper, &self.remote);
+            self.membership_changed();
+            self.meters.flush(&self.consumer, self.partitions.values());
+            if !self.drain() {
+                self.sleeper.sleep(self.sleep_for());
+            }
+        }
+        tracing::debug!("consumer thread ends");
+        self.consumer.client().context().leave_unattended();
+        self.partitions.clear();
+        if let Some(done) = self.closing.take().and_then(|closing| closing.done) {
+            let _ = done.send(());
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.closing
+            .as_ref()
+            .is_some_and(|closing| self.consumer.closed() || Instant::now() >= closing.deadline)
+    }
+
+    fn serve_commands(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.serve(command);
+        }
+    }
+
+    fn serve(&mut self, command: Command) {
+        match command {
+            Command::Credit(grants) => {
+                self.early.extend(grants);
+                self.grant_early();
+            }
+            Command::Reposition(starts) => self.reposition(&starts),
+            Command::Membership(scope, reply) => {
+                let answer = membership::check(
+                    &self.consumer,
+                    &self.partitions,
+                    self.rebalances.incoming(),
+                    &scope,
+                );
+                let _ = reply.send(answer);
+            }
+            Command::Described(assignment, ids) => self.rebalances.described(assignment, ids),
+            Command::Commit(positions, reply) => {
+                self.commits.commit(&self.partitions, positions, reply);
+            }
+            Command::Mirror(positions) => self.commits.mirror(positions),
+            Command::Answered(topic) => self.health.answered(topic),
+            Command::Close(done) => self.close(Some(done)),
+        }
+    }
+
+    /// Hands out credit. It may overtake the answer to the assignment it belongs to, and is kept
+    /// until the partition starts; without an assignment under way nothing can start any more.
+    fn grant_early(&mut self) {
+        let pending = !self.rebalances.incoming().is_empty();
+        for credit in std::mem::take(&mut self.early) {
+            let left = match self.partitions.get_mut(&credit.partition) {
+                Some(partition) => partition.grant(credit),
+                None => pending.then_some(credit),
+            };
+            self.early.extend(left);
+        }
+    }
+
+    fn reposition(&mut self, starts: &[Start]) {
+        let now = Instant::now();
+        for start in starts {
+            match self.partitions.get_mut(&start.partition) {
+                Some(partition) => partition.reposition(start, now),
+                None => tracing::debug!(partition = %start.partition, "not assigned any more"),
+            }
+        }
+    }
+
+    /// Polls the main queue until it is empty: group events, errors, logs.
+    fn serve_main_queue(&mut self) {
+        // Polled at least once a turn: that is what keeps the membership.
+        for turn in 0..MAIN_EVENTS_MAX {
+            if turn > 0 && self.main.len() == 0 {
+                break;
+            }
+            match self.consumer.poll(Duration::ZERO) {
+                None => {}
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => self.fatal(code),
+                // Other errors were noted by the context, with their text.
+                Some(Err(_)) => {}
+                Some(Ok(stray)) => {
+                    // Partition queues are cut off before their partitions are assigned, so this
+                    // does not happen; if it did, the record must not be lost.
+                    use rdkafka::Message as _;
+                    let id = PartitionId::new(stray.topic(), stray.partition());
+                    tracing::error!(partition = %id, offset = stray.offset(), "stray record");
+                    if let Some(partition) = self.partitions.get_mut(&id) {
+                        partition.demand_seek(Instant::now());
+                    }
+                }
+            }
+        }
+        while let Some(heard) = self.consumer.client().context().next() {
+            match heard {
+                Heard::Assign(partitions) => self.rebalances.assign(partitions),
+                Heard::Revoke(partitions) => self.rebalances.revoke(partitions),
+                Heard::Error(code, text) => self.report(code, false, &text),
+            }
+        }
+    }
+
+    fn fatal(&mut self, code: Code) {
+        let text =
+            self.consumer.client().fatal_error().map_or_else(|| code.to_string(), |(_, text)| text);
+        self.report(code, true, &text);
+    }
+
+    fn report(&mut self, code: Code, fatal: bool, text: &str) {
+        match error::report(code, fatal, text) {
+            error::Report::Stop(error) => {
+                tracing::error!(%error, "source failed");
+                self.events.send(SourceEvent::Failed(SourceError::Stop(error)));
+            }
+            error::Report::NoBroker(text) => self.health.no_broker(&text),
+            error::Report::NoTopic(topic) => self.health.no_topic(topic),
+            error::Report::Log => tracing::debug!(?code, text, "consumer error"),
+        }
+    }
+
+    /// Tells librdkafka our positions where it must not go on from its own.
+    pub(crate) fn seek_due(&mut self) {
+        let now = Instant::now();
+        let mut list = TopicPartitionList::new();
+        for partition in self.partitions.values() {
+            if partition.seek_due().is_some_and(|at| at <= now) {
+                let id = &partition.id;
+                let offset = KafkaOffset::Offset(partition.next().get());
+                list.add_partition_offset(id.topic().as_str(), id.index(), offset)
+                    .expect("an offset that is not negative can be represented");
+            }
+        }
+        if list.count() == 0 {
+            return;
+        }
+        let answered = self.consumer.seek_partitions(list, SEEK_TIMEOUT);
+        let list = match answered {
+            Ok(list) => list,
+            Err(error) => {
+                tracing::debug!(%error, "seek failed");
+                return;
+            }
+        };
+        for element in list.elements() {
+            let id = PartitionId::new(element.topic(), element.partition());
+            let Some(partition) = self.partitions.get_mut(&id) else {
+                continue;
+            };
+            match element.error() {
+                Ok(()) => partition.seek_done(),
+                Err(error) => {
+                    partition.seek_failures += 1;
+                    partition.demand_seek(Instant::now() + SEEK_RETRY);
+                    tracing::debug!(partition = %id, %error, "seek failed, will be repeated");
+                }
+            }
+        }
+        self.revive_dead_fetchers();
+    }
+
+    /// A fetcher that stopped for an error (an offset outside the log) cannot be sought: the
+    /// partition is assigned anew at our position.
+    fn revive_dead_fetchers(&mut self) {
+        let dead = self
+            .partitions
+            .values_mut()
+            .filter(|partition| partition.seek_failures >= SEEK_FAILURES_MAX);
+        for partition in dead {
+            partition.seek_failures = 0;
+            match membership::reassign(&self.consumer, &partition.id, partition.next()) {
+                Ok(()) => partition.seek_done(),
+                Err(error) => tracing::warn!(partition = %partition.id, %error, "cannot revive"),
+            }
+        }
+    }
+
+    /// Tells the engine when librdkafka learned a newer generation, even without a rebalance.
+    fn membership_changed(&mut self) {
+        if self.rebalances.generation_changed(&self.consumer) {
+            self.events.send(SourceEvent::GroupChanged);
+        }
+    }
+
+    /// One round over all partitions; returns whether there is more to take at once.
+    fn drain(&mut self) -> bool {
+        let mut more = false;
+        for partition in self.partitions.values_mut() {
+            let drained = partition.drain(&self.events);
+            if drained.records > 0 {
+                self.meters.count(partition.id.topic(), drained);
+            }
+            more |= drained.more;
+        }
+        more
+    }
+
+    fn sleep_for(&self) -> Duration {
+        let now = Instant::now();
+        let seek = self.partitions.values().filter_map(Partition::seek_due);
+        seek.chain(self.rebalances.next_deadline())
+            .chain(self.closing.as_ref().map(|closing| closing.deadline))
+            .map(|at| at.saturating_duration_since(now))
+            .fold(SLEEP_MAX, Duration::min)
+    }
+
+    /// Starts to leave the group. Revocations that follow are settled like any other.
+    fn close(&mut self, done: Option<oneshot::Sender<()>>) {
+        if self.closing.is_some() {
+            return;
+        }
+        let mut deadline = Instant::now() + self.rebalances.limits().drain_max + LEAVE_MAX;
+        if let Err(error) = self.consumer.close_queue() {
+            // After a fatal error there is nothing to leave.
+            tracing::debug!(%error, "cannot leave the group");
+            deadline = Instant::now();
+        }
+        self.closing = Some(Closing { deadline, done });
+    }
+
+    /// Ends the source for good.
+    pub(crate) fn fail(&self, error: Error) {
+        self.events.send(SourceEvent::Failed(SourceError::Stop(error)));
+    }
+}

@@ -1,0 +1,324 @@
+//! One transaction from begin to end: what a commit, a probe and a change of position have in
+//! common.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tidegate::Cause;
+use tidegate::batch::{Batch, Span};
+use tidegate::record::{Offset, PartitionId};
+use tidegate::sink::{CommitError, Move, Rejection, SinkError};
+use tokio::sync::oneshot;
+
+use crate::commits::list;
+use crate::error::{Call, Verdict, judge};
+use crate::ffi::Failure;
+use crate::membership::{Membership, Scope};
+use crate::message::Message;
+use crate::metrics;
+use crate::outbox::items;
+use crate::producer::{Ended, Trouble};
+use crate::sink::{KafkaSink, Open};
+use crate::thread::Command;
+
+/// How long the consumer's thread may take to answer; it never waits for the network.
+const MEMBERSHIP_MAX: Duration = Duration::from_secs(10);
+/// How long to wait when the producer's queue is full.
+const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
+/// Messages after which other tasks get a turn.
+const YIELD_EVERY: usize = 1024;
+
+impl KafkaSink {
+    pub(crate) async fn commit_batch(&mut self, batch: &Batch<Message>) -> Result<(), CommitError> {
+        let spans: Vec<Span> = moved(batch.spans());
+        if spans.is_empty() && items(batch).next().is_none() {
+            return Ok(());
+        }
+        // Asked first, so that nothing is sent for a batch that is stale already.
+        self.membership(Scope::Spans(batch.spans().to_vec())).await?;
+        self.begin().await?;
+        self.send(batch).await?;
+        // Asked again: the newest membership is what the broker compares, and the spans must
+        // still be ours with it.
+        let membership = match self.membership(Scope::Spans(spans.clone())).await {
+            Ok(membership) => membership,
+            Err(refused) => return Err(self.give_up(refused).await),
+        };
+        let offsets = list(spans.iter().map(|span| (&span.partition, span.next)));
+        let ended = self.producer()?.finish(offsets, membership.metadata).await;
+        self.conclude(ended, Some(batch))?;
+        if let Some(open) = &mut self.open {
+            open.committed();
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn probe_batch(&mut self, batch: &Batch<Message>) -> Result<(), CommitError> {
+        let one_by_one = self.open.as_ref().is_some_and(|open| open.one_by_one > 0);
+        if !one_by_one {
+            // In a set of several messages a refusal for size would hit its healthy neighbours.
+            self.send_one_by_one().await.map_err(no_producer)?;
+        }
+        self.begin().await?;
+        self.send(batch).await?;
+        let timeout = self.transaction_time()? / 2;
+        let ended = self.producer()?.flush_and_abort(timeout).await;
+        let refused = self.refused(batch);
+        self.conclude(ended, None)?;
+        refused.map_or(Ok(()), Err)
+    }
+
+    pub(crate) async fn store_positions(&mut self, moves: &[Move]) -> Result<(), CommitError> {
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<PartitionId> = moves.iter().map(|to| to.partition.clone()).collect();
+        let stored = self.stored(&ids).await.map_err(not_read)?;
+        let membership = self.membership(Scope::Partitions(ids)).await?;
+        let mut positions: Vec<(&PartitionId, Offset)> = Vec::new();
+        for (to, stored) in moves.iter().zip(stored) {
+            let ours = membership.owned.contains(&to.partition);
+            match (to.expected, stored) {
+                // Somebody stored it already, or its owner will.
+                (None, Some(_)) => {}
+                (None, None) if !ours => {}
+                (expected, stored) if expected != stored => {
+                    return Err(CommitError::Fenced(Cause::new(format_args!(
+                        "{} is stored at {stored:?}, not at {expected:?}",
+                        to.partition
+                    ))));
+                }
+                _ if !ours => {
+                    return Err(CommitError::Aborted(Cause::new(format_args!(
+                        "{} is not assigned any more",
+                        to.partition
+                    ))));
+                }
+                _ => positions.push((&to.partition, to.next)),
+            }
+        }
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let offsets = list(positions.into_iter());
+        self.begin().await?;
+        let ended = self.producer()?.finish(offsets, membership.metadata).await;
+        self.conclude(ended, None)
+    }
+
+    /// Our place in the group for this scope; refused, nothing is sent.
+    async fn membership(&self, scope: Scope) -> Result<Membership, CommitError> {
+        let connected = self.connected().map_err(CommitError::Aborted)?;
+        let (reply, answer) = oneshot::channel();
+        connected.remote.send(Command::Membership(scope, reply));
+        match tokio::time::timeout(MEMBERSHIP_MAX, answer).await {
+            Ok(Ok(Ok(membership))) => Ok(membership),
+            Ok(Ok(Err(refusal))) => {
+                Err(CommitError::Aborted(Cause::new(format_args!("membership: {refusal}"))))
+            }
+            Ok(Err(_)) => Err(CommitError::Aborted(Cause::new("the source is closed"))),
+            Err(_) => {
+                Err(CommitError::Aborted(Cause::new("the consumer's thread does not answer")))
+            }
+        }
+    }
+
+    async fn begin(&mut self) -> Result<(), CommitError> {
+        let ended = self.producer()?.begin().await;
+        self.conclude(ended, None)
+    }
+
+    /// Hands every message of the batch to the producer. A full queue is waited for, within half
+    /// of the transaction's time; nothing is ever dropped.
+    async fn send(&mut self, batch: &Batch<Message>) -> Result<(), CommitError> {
+        let begun = Instant::now();
+        let patience = self.transaction_time()? / 2;
+        let mut sent = 0;
+        for (id, item) in items(batch).enumerate() {
+            loop {
+                let producer =
+                    open(&mut self.open)?.producer.as_mut().ok_or_else(no_producer_now)?;
+                match self.outbox.send(&item, id, producer.topics()) {
+                    Ok(()) => break,
+                    Err(Code::QueueFull) if begun.elapsed() < patience => {
+                        tokio::time::sleep(QUEUE_FULL_WAIT).await;
+                    }
+                    Err(code) => return Err(self.not_sent(code, batch, id).await),
+                }
+            }
+            sent = id + 1;
+            if sent % YIELD_EVERY == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        metrics::produced(sent);
+        metrics::phase("send", begun.elapsed());
+        Ok(())
+    }
+
+    /// The producer did not take a message: the transaction is aborted.
+    async fn not_sent(&mut self, code: Code, batch: &Batch<Message>, id: usize) -> CommitError {
+        let failure =
+            Failure { code, fatal: false, retriable: false, abort: true, text: code.to_string() };
+        let verdict = judge(Call::Produce, &failure);
+        let ended = match self.producer() {
+            Ok(producer) => producer.abort().await,
+            Err(error) => return error,
+        };
+        let delivered_badly = self.refused(batch);
+        if let Err(error) = self.conclude(ended, None) {
+            return error;
+        }
+        if let Some(error) = delivered_badly {
+            return error;
+        }
+        match verdict {
+            Verdict::Rejected => rejected(batch, id, code),
+            verdict => fate(&Trouble { call: Call::Produce, verdict, failure }),
+        }
+    }
+
+    /// Aborts because the group moved on in between.
+    async fn give_up(&mut self, reason: CommitError) -> CommitError {
+        let ended = match self.producer() {
+            Ok(producer) => producer.abort().await,
+            Err(error) => return error,
+        };
+        self.conclude(ended, None).err().unwrap_or(reason)
+    }
+
+    fn producer(&self) -> Result<&crate::producer::TransactionalProducer, CommitError> {
+        self.open.as_ref().and_then(|open| open.producer.as_ref()).ok_or_else(no_producer_now)
+    }
+
+    fn transaction_time(&self) -> Result<Duration, CommitError> {
+        let open = self.open.as_ref().ok_or_else(no_producer_now)?;
+        Ok(open.times.transaction)
+    }
+
+    /// What messages that came back say of the batch, if any did.
+    fn refused(&mut self, batch: &Batch<Message>) -> Option<CommitError> {
+        let open = self.open.as_mut()?;
+        let failures = open.producer.as_ref()?.notes().take_failures();
+        blame(open, batch, &failures)
+    }
+
+    /// What the end of a transaction means; throws a producer away that must not be used again.
+    fn conclude(
+        &mut self,
+        ended: Ended,
+        batch: Option<&Batch<Message>>,
+    ) -> Result<(), CommitError> {
+        let mut result = ended.result.map_err(|trouble| {
+            let blamed = batch
+                .filter(|_| !matches!(trouble.verdict, Verdict::InDoubt | Verdict::Fenced))
+                .and_then(|batch| self.refused(batch));
+            blamed.unwrap_or_else(|| fate(&trouble))
+        });
+        if ended.condemned
+            && let Some(open) = &mut self.open
+        {
+            open.producer = None;
+            // Without a producer only a claim helps, and only doubt leads to a claim.
+            if let Err(CommitError::Aborted(cause)) = result {
+                result = Err(CommitError::InDoubt(cause));
+            }
+        }
+        result
+    }
+}
+
+/// What undelivered messages say: the message's own fault if exactly that can be told.
+fn blame(
+    open: &mut Open,
+    batch: &Batch<Message>,
+    failures: &[(usize, Code)],
+) -> Option<CommitError> {
+    let judged = |code: Code| {
+        judge(
+            Call::Delivery,
+            &Failure { code, fatal: false, retriable: false, abort: true, text: code.to_string() },
+        )
+    };
+    let guilty: Vec<(usize, Code)> =
+        failures.iter().copied().filter(|(_, code)| judged(*code) == Verdict::Rejected).collect();
+    match guilty.as_slice() {
+        [] => {}
+        // A set that is too large comes back whole, the healthy with the guilty: the same batch
+        // is sent once more, each message in a set of its own.
+        [_, _, ..] if open.one_by_one == 0 => {
+            tracing::warn!(
+                messages = guilty.len(),
+                "the broker refused a set of messages; they are sent one by one for a while"
+            );
+            open.one_by_one = crate::sink::ONE_BY_ONE_COMMITS;
+            open.producer = None;
+            return Some(CommitError::InDoubt(Cause::new(
+                "a set of messages was refused; it is sent again message by message",
+            )));
+        }
+        [(id, code), ..] => return Some(rejected(batch, *id, *code)),
+    }
+    let (_, code) = failures.first()?;
+    let failure = Failure {
+        code: *code,
+        fatal: false,
+        retriable: false,
+        abort: true,
+        text: format!("a message was not delivered: {code}"),
+    };
+    let verdict = judge(Call::Delivery, &failure);
+    Some(fate(&Trouble { call: Call::Delivery, verdict, failure }))
+}
+
+/// The refusal of one message: the record it came from is at fault.
+fn rejected(batch: &Batch<Message>, id: usize, code: Code) -> CommitError {
+    let cause = Cause::new(format_args!("message {id} of the batch was refused: {code}"));
+    CommitError::Rejected(match items(batch).nth(id) {
+        Some(item) => Rejection::of_record(cause, item.coordinates()),
+        None => Rejection::of_some_record(cause),
+    })
+}
+
+fn fate(trouble: &Trouble) -> CommitError {
+    let cause = Cause::from_error(
+        format_args!("{:?}", trouble.call).to_string().to_lowercase(),
+        trouble.failure.clone(),
+    );
+    match trouble.verdict {
+        Verdict::Retry | Verdict::Membership => CommitError::Aborted(cause),
+        Verdict::Operator => CommitError::Aborted(cause.needs_operator()),
+        Verdict::Rejected => CommitError::Rejected(Rejection::of_some_record(cause)),
+        Verdict::Fenced => CommitError::Fenced(cause),
+        Verdict::InDoubt => CommitError::InDoubt(cause),
+    }
+}
+
+/// Spans that store something: where first equals next nothing moved.
+fn moved(spans: &[Span]) -> Vec<Span> {
+    spans.iter().filter(|span| span.first != span.next).cloned().collect()
+}
+
+fn open(open: &mut Option<Open>) -> Result<&mut Open, CommitError> {
+    open.as_mut().ok_or_else(no_producer_now)
+}
+
+fn no_producer_now() -> CommitError {
+    CommitError::InDoubt(Cause::new("there is no producer until the next claim"))
+}
+
+fn no_producer(error: SinkError) -> CommitError {
+    match error {
+        SinkError::Fenced(cause) => CommitError::Fenced(cause),
+        SinkError::Retry(cause) => CommitError::InDoubt(cause),
+        other => CommitError::InDoubt(Cause::new(other)),
+    }
+}
+
+fn not_read(error: SinkError) -> CommitError {
+    match error {
+        SinkError::Fenced(cause) => CommitError::Fenced(cause),
+        SinkError::Retry(cause) => CommitError::Aborted(cause),
+        other => CommitError::Aborted(Cause::new(other).needs_operator()),
+    }
+}
