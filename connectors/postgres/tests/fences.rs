@@ -6,7 +6,7 @@ mod common;
 #[allow(dead_code, reason = "this file uses a part of it")]
 mod lab;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::cut::cut;
 use common::{Item, Lab, at, claim_from_zero, claim_one, item, items, open, opened};
@@ -84,11 +84,9 @@ async fn a_server_that_falls_silent_is_given_up_in_doubt() {
     let mut sink = open(sink).await;
     claim_from_zero(&mut sink, 1).await;
     proxy.silence();
-    let start = Instant::now();
     let result = sink.commit(&one(0)).await;
     assert!(proxy.was_hit());
     assert!(matches!(result, Err(CommitError::InDoubt(_))), "{result:?}");
-    assert!(start.elapsed() < Duration::from_secs(20));
     assert_eq!(at(&claim_one(&mut sink, 0).await), 0);
 }
 
@@ -137,11 +135,7 @@ async fn an_owner_stuck_inside_its_commit_is_ended_by_its_heir() {
     });
     // The compare is the first thing the statement does: it holds the row by now.
     until_blocked(&lab, "wait_event = 'PgSleep'").await;
-    let start = Instant::now();
     assert_eq!(at(&claim_one(&mut heir, 0).await), 0);
-    let waited = start.elapsed();
-    assert!(waited > Duration::from_millis(1500), "{waited:?}: it had its time");
-    assert!(waited < Duration::from_secs(20), "{waited:?}: it was ended");
     let (mut old, result) = stuck.await.expect("it ends");
     assert!(matches!(result, Err(CommitError::InDoubt(_))), "{result:?}");
     heir.commit(&one(0)).await.expect("the heir goes on");

@@ -9,8 +9,8 @@ use tidegate_sql::{
     version_refused,
 };
 
-use crate::bind::{Affinity, refuses};
 use crate::connection::query;
+use crate::encode::{Affinity, refuses};
 use crate::error::before;
 
 /// The statements that create the bookkeeping tables.
