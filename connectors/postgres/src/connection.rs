@@ -1,5 +1,6 @@
 //! Sessions, and the one place where generated text becomes SQL.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,18 @@ pub(crate) async fn connect(
         return Err(Failure::new(Fate::Reconnect, cause));
     }
     Ok(Session { conn, pid: row.get(0), backend_start: row.get(1) })
+}
+
+/// Waits so long for an answer. The server's own time-outs come first as long as it can be
+/// reached; if it cannot, the connection is given up.
+pub(crate) async fn bounded<T>(
+    within: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout(within, work).await.unwrap_or_else(|_| {
+        let cause = Cause::new(format_args!("the database gave no answer within {within:?}"));
+        Err(Failure::new(Fate::Reconnect, cause))
+    })
 }
 
 /// Connects, waiting while the server cannot be reached, starts up or is read-only.

@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod claim;
 mod connection;
 mod error;
 mod progress;

@@ -11,14 +11,14 @@ use tidegate_sql::{
 
 use crate::bind::{Affinity, refuses};
 use crate::connection::query;
-use crate::error::failure;
+use crate::error::before;
 
 /// The statements that create the bookkeeping tables.
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// A fault of this call: temporary ones are tried again, the others end the start.
 fn failed(error: sqlx::Error) -> SinkError {
-    failure(&error, tidegate_sql::Phase::BeforeCommit).into_sink_error()
+    before(error).into_sink_error()
 }
 
 /// Makes sure that the bookkeeping tables exist in our version; creates them if that is allowed.

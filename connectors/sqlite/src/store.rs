@@ -14,7 +14,7 @@ use tidegate_sql::{
 use uuid::Uuid;
 
 use crate::connection::query;
-use crate::error::failure;
+use crate::error::{before, failure};
 
 /// Every change stamps the row with the time.
 pub(crate) const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
@@ -40,7 +40,6 @@ impl Store {
         asked: &[ClaimRequest],
         ownership: &mut Ownership,
     ) -> Result<Vec<Claim>, Failure> {
-        let before = |error| failure(&error, Phase::BeforeCommit);
         let owner = Uuid::new_v4();
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(before)?;
         let rows = self.rows(&mut tx, asked.iter().map(|asked| &asked.partition));
@@ -80,7 +79,6 @@ impl Store {
         moves: &[Move],
         ownership: &Ownership,
     ) -> Result<(), Failure> {
-        let before = |error| failure(&error, Phase::BeforeCommit);
         let expected = ownership.expect_moves(moves)?;
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(before)?;
         for to in moves.iter().filter(|to| to.expected.is_none()) {
@@ -189,7 +187,7 @@ impl Store {
         let row = bind_spans(&text.into(), &self.group, expected)
             .fetch_one(&mut *conn)
             .await
-            .map_err(|error| failure(&error, Phase::BeforeCommit))?;
+            .map_err(before)?;
         match Compare::of(row.get::<i64, _>(0).unsigned_abs(), expected) {
             Compare::Holds => Ok(()),
             Compare::Differs => Err(self.fenced(conn, expected).await),

@@ -48,6 +48,14 @@ impl Lab for File {
         self.sink(tables).without_dead_letters()
     }
 
+    fn writes<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>, sql: &str) -> Sqlite<O> {
+        let sql: std::sync::Arc<str> = sql.into();
+        self.sink(tables).write_with(move |conn, _| {
+            let statements = sqlx::raw_sql(AssertSqlSafe(std::sync::Arc::clone(&sql)));
+            Box::pin(async move { statements.execute(conn).await.map(drop) })
+        })
+    }
+
     async fn run(&self, sql: &str) {
         let mut conn = self.connect().await;
         sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut conn).await.expect(sql);

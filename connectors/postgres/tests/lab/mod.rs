@@ -74,6 +74,14 @@ impl Lab for Database {
         self.sink(tables).without_dead_letters()
     }
 
+    fn writes<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>, sql: &str) -> Postgres<O> {
+        let sql: std::sync::Arc<str> = sql.into();
+        self.sink(tables).write_with(move |conn, _| {
+            let statements = sqlx::raw_sql(AssertSqlSafe(std::sync::Arc::clone(&sql)));
+            Box::pin(async move { statements.execute(conn).await.map(drop) })
+        })
+    }
+
     async fn run(&self, sql: &str) {
         run_on(&self.url(), sql.to_owned()).await;
     }
