@@ -13,9 +13,9 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::connection::{Session, connect, query};
+use crate::encode::Arrays;
 use crate::error::{before, failure};
 use crate::store::{Store, partition};
-use crate::wire::Arrays;
 
 impl Store {
     /// See `TransactionalSink::claim`. The rows are locked before they are read, in one order for

@@ -11,10 +11,10 @@ use tidegate::record::{Offset, PartitionId};
 use tidegate_sql::{Bookkeeping, Cell, Kind, Liveness, ProgressRow};
 
 use crate::connection::{Session, connect_within, query};
+use crate::encode::Arrays;
 use crate::error::cause;
 use crate::settings::{Plaintext, Settings};
 use crate::store::partition;
-use crate::wire::Arrays;
 
 /// How long a tool waits for the database.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);

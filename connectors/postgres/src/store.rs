@@ -15,9 +15,9 @@ use tidegate_sql::{
 use uuid::Uuid;
 
 use crate::connection::{Session, query};
+use crate::encode::Arrays;
 use crate::error::{before, failure};
 use crate::settings::{Server, Settings};
-use crate::wire::Arrays;
 
 /// The progress of one group.
 #[derive(Debug)]

@@ -205,3 +205,33 @@ async fn settled(conn: &mut PgConnection, xid: &str) -> Result<(), Failure> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::ConnectOptions;
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_that_was_answered_with_rollback_is_not_taken_for_success() {
+        let url = std::env::var("TIDEGATE_POSTGRES").expect(
+            "TIDEGATE_POSTGRES is not set: this test needs a PostgreSQL server; run `scripts/test`",
+        );
+        let options: PgConnectOptions = url.parse().expect("a URL");
+        let mut conn = options.connect().await.expect("connected");
+        let mut tx = conn.begin().await.expect("begun");
+        let row = sqlx::query("SELECT pg_current_xact_id()::text").fetch_one(&mut *tx);
+        let xid: String = row.await.expect("a number").get(0);
+        assert!(sqlx::query("SELECT 1 / 0").execute(&mut *tx).await.is_err());
+        tx.commit().await.expect("the client calls it success");
+        let settled = settled(&mut conn, &xid).await;
+        assert_eq!(settled.expect_err("it was not").fate, Fate::Aborted);
+
+        let mut tx = conn.begin().await.expect("begun");
+        let row = sqlx::query("SELECT pg_current_xact_id()::text").fetch_one(&mut *tx);
+        let xid: String = row.await.expect("a number").get(0);
+        tx.commit().await.expect("committed");
+        super::settled(&mut conn, &xid).await.expect("it was");
+    }
+}

@@ -11,8 +11,9 @@ use tidegate::Error;
 use tidegate::record::{Offset, PartitionId};
 use tidegate_sql::{Bookkeeping, Liveness, ProgressRow};
 
-use crate::connection::{Settings, query};
+use crate::connection::query;
 use crate::error::cause;
+use crate::settings::Settings;
 use crate::store::NOW;
 
 /// Stored progress for people and tools: look at it, set it.

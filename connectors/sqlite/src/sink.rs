@@ -13,8 +13,9 @@ use tidegate::sink::{Claim, ClaimRequest, Move, SinkContext, SinkDescription, Si
 use tidegate_sql::{End, Failure, Offsets, Ownership, Table, Target, WriteWith, sql_sink};
 
 use crate::check;
-use crate::connection::Settings;
+use crate::connection::connection;
 use crate::error::before;
+use crate::settings::Settings;
 use crate::store::Store;
 use crate::transaction::{Opened, Transaction};
 use crate::write::{Encoded, TablePlan, dead_letter_inserter};
@@ -173,17 +174,6 @@ where
                 tracing::debug!(%error, "the file was not closed cleanly");
             }
         }
-    }
-}
-
-/// The connection that is left, or a new one.
-async fn connection(
-    left: &mut Option<SqliteConnection>,
-    settings: &Settings,
-) -> Result<SqliteConnection, Failure> {
-    match left.take() {
-        Some(conn) => Ok(conn),
-        None => settings.connect().await.map_err(before),
     }
 }
 

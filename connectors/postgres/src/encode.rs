@@ -170,6 +170,11 @@ impl Chunks {
         self.chunks.len() == 1
     }
 
+    /// Bytes of all statements.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.iter().map(Arrays::bytes).sum()
+    }
+
     /// Whether there is any row.
     pub(crate) fn is_empty(&self) -> bool {
         self.chunks[0].rows() == 0
