@@ -135,7 +135,6 @@ impl Trial<'_> {
             if let Some(mock) = self.mock {
                 mock.forget_member(&self.task.group)?;
             }
-            // Nobody writes now: rows and progress must be from the same moment.
             let agreement = audit::agreement(self.database).await?;
             self.bar.killed(agreement.progress);
             self.agreements.push(agreement);
