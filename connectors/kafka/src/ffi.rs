@@ -25,7 +25,8 @@ use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode;
 
 pub(crate) use admin::{
-    GroupState, describe_topics, group_offsets, group_state, read_uncommitted_ends,
+    GroupState, describe_topics, group_offsets, group_state, has_false_controller,
+    read_uncommitted_ends,
 };
 pub(crate) use group::{CommitQueue, CommitResult, GroupMetadata};
 #[cfg(feature = "testing")]
