@@ -274,3 +274,25 @@ async fn a_copy_is_part_of_the_transaction_like_any_insert() {
     assert_eq!(common::culprit(&mut sink, &bad()).await, 2);
     assert_eq!(lab.number("SELECT count(*) FROM items").await, 1);
 }
+
+#[tokio::test]
+async fn a_plan_that_went_stale_is_made_again_on_a_new_session() {
+    let lab = Database::new().await;
+    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)").await;
+    let sink = lab.sink(vec![items()]).write_with(|conn, _| {
+        Box::pin(async move {
+            sqlx::query("SELECT * FROM items").fetch_all(conn).await?;
+            Ok(())
+        })
+    });
+    let mut sink = open(sink).await;
+    claim_from_zero(&mut sink, 1).await;
+    sink.commit(&one(0)).await.expect("committed");
+    lab.run("ALTER TABLE items ADD COLUMN more text").await;
+    match sink.commit(&one(1)).await {
+        Err(CommitError::Aborted(cause)) => assert!(!cause.is_for_operator(), "{cause}"),
+        other => panic!("aborted, to be tried again, got {other:?}"),
+    }
+    sink.commit(&one(1)).await.expect("on a new session");
+    assert_eq!(lab.number("SELECT count(*) FROM items").await, 2);
+}
