@@ -11,6 +11,7 @@ use tidegate::sink::{Claim, ClaimRequest, Move, SinkContext, SinkDescription, Si
 use tidegate_sql::{End, Failure, Offsets, Ownership, Phases, Table, Target, WriteWith, sql_sink};
 
 use crate::check;
+use crate::claim::Earlier;
 use crate::connection::{Session, bounded, connect, connect_within};
 use crate::settings::{Plaintext, Settings};
 use crate::store::Store;
@@ -138,6 +139,7 @@ where
         self.opened = Some(Opened {
             plan,
             ownership: Ownership::default(),
+            earlier: Earlier::default(),
             store: Store {
                 books,
                 group: context.group.clone(),
@@ -190,6 +192,7 @@ where
         let mut session = session(&mut self.session, opened).await?;
         let transaction = Transaction {
             opened,
+            pid: session.pid,
             write_with: self.write_with.as_ref(),
             offsets,
             expected: &expected,
@@ -209,7 +212,8 @@ where
         let opened = self.opened.as_mut().expect("a sink is opened first");
         let within = self.settings.answer_within();
         let mut session = session(&mut self.session, opened).await?;
-        let claims = opened.store.claim(&mut session, partitions, &mut opened.ownership);
+        let Opened { store, ownership, earlier, .. } = opened;
+        let claims = store.claim(&mut session, partitions, ownership, earlier);
         let claims = bounded(within, claims).await?;
         self.session = Some(session);
         Ok(claims)

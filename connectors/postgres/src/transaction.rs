@@ -12,6 +12,7 @@ use tidegate_sql::{
 };
 use tokio::time::timeout;
 
+use crate::claim::{Blockers, Earlier};
 use crate::error::{before, failure};
 use crate::store::Store;
 use crate::write::{Encoded, Plan};
@@ -22,11 +23,14 @@ pub(crate) struct Opened {
     pub(crate) store: Store,
     pub(crate) plan: Plan,
     pub(crate) ownership: Ownership,
+    pub(crate) earlier: Earlier,
 }
 
 /// One transaction of a batch.
 pub(crate) struct Transaction<'s, O> {
     pub(crate) opened: &'s Opened,
+    /// The backend that runs it.
+    pub(crate) pid: i32,
     pub(crate) write_with: Option<&'s WriteWith<PgConnection, O, sqlx::Error>>,
     pub(crate) offsets: Offsets,
     pub(crate) expected: &'s [Expectation],
@@ -52,6 +56,8 @@ where
         let within = self.opened.store.settings.answer_within();
         let commit_sent = AtomicBool::new(false);
         let attempt = self.attempt(conn, batch, encoded, &commit_sent, watch);
+        let leftovers = Blockers::Leftovers(&self.opened.earlier);
+        let attempt = self.opened.store.unblocked(self.pid, leftovers, attempt);
         let Ok(result) = timeout(within, attempt).await else {
             let fate = match commit_sent.load(Ordering::Relaxed) {
                 true => Fate::InDoubt,
