@@ -23,13 +23,31 @@ use crate::security::TokenSource;
 /// A consumer as this crate uses it.
 pub(crate) type Consumer = BaseConsumer<Context>;
 
+/// Whether revoked partitions are still ours until we hand them back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ownership {
+    Ours,
+    Lost,
+}
+
+impl Ownership {
+    /// What librdkafka says of the whole assignment now. An assign or unassign makes it forget.
+    pub(crate) fn now(consumer: &Consumer) -> Self {
+        if consumer.assignment_lost() {
+            Self::Lost
+        } else {
+            Self::Ours
+        }
+    }
+}
+
 /// Something that was heard while polling.
 #[derive(Debug)]
 pub(crate) enum Heard {
     /// The group gives partitions.
     Assign(Vec<PartitionId>),
-    /// The group takes partitions back.
-    Revoke(Vec<PartitionId>),
+    /// The group takes partitions back, or somebody else may own them already.
+    Revoke(Vec<PartitionId>, Ownership),
     /// An error that belongs to no partition.
     Error(RDKafkaErrorCode, String),
 }
@@ -155,7 +173,7 @@ impl ConsumerContext for Context {
         self.note(if assign {
             Heard::Assign(partitions)
         } else {
-            Heard::Revoke(partitions)
+            Heard::Revoke(partitions, Ownership::now(consumer))
         });
     }
 

@@ -1,0 +1,1 @@
+//! Writing: atomic with the offsets, fenced, refused, in doubt.
