@@ -110,8 +110,13 @@ pub(crate) fn fill(topic: &str, partition: i32, count: u32) {
 
 /// A transactional producer whose transaction begun here.
 pub(crate) fn open_transaction(name: &str) -> BaseProducer {
+    open_transaction_as(&unique(name))
+}
+
+/// As [`open_transaction`], under this transactional id.
+pub(crate) fn open_transaction_as(id: &str) -> BaseProducer {
     let producer: BaseProducer = config()
-        .set("transactional.id", unique(name))
+        .set("transactional.id", id)
         .create()
         .expect("a producer");
     producer.init_transactions(PATIENCE).expect("init");
