@@ -130,15 +130,15 @@ pub(crate) fn fresh_token(source: Option<&TokenSource>) -> Result<OAuthToken, Bo
     }
 }
 
-/// Passes librdkafka's log lines on.
+/// Passes librdkafka's log lines on. None is an error here: whatever ends something is logged as
+/// one where it is decided.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(facility, "librdkafka: {message}");
-        }
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-            tracing::warn!(facility, "librdkafka: {message}");
-        }
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning => tracing::warn!(facility, "librdkafka: {message}"),
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
             tracing::info!(facility, "librdkafka: {message}");
         }
