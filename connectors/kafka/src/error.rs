@@ -128,6 +128,21 @@ const TABLE: &[Rule] = &[
         Verdict::Fenced,
     ),
     rule(ANY_CALL, ANY_CODE, Flag::Fatal, Verdict::InDoubt),
+    // librdkafka asks for an abort when a commit ran out of time, although the commit may be on
+    // its way; and it sends requests again after a broken connection without a word.
+    rule(
+        &[Call::SendOffsets, Call::Commit, Call::Abort],
+        &[
+            Code::OperationTimedOut,
+            Code::TimedOutQueue,
+            Code::RequestTimedOut,
+            Code::BrokerTransportFailure,
+            Code::NetworkException,
+            Code::AllBrokersDown,
+        ],
+        Flag::Any,
+        Verdict::InDoubt,
+    ),
     // The group moved on without us, or is moving.
     rule(
         &[Call::SendOffsets, Call::Commit],
@@ -174,12 +189,10 @@ const TABLE: &[Rule] = &[
         Flag::Abort,
         Verdict::Retry,
     ),
-    // Time-outs, broken connections, everything else: see `judge`.
+    // Everything else: see `judge`.
 ];
 
-/// What a failure of this call means. What the table does not know is in doubt, time-outs
-/// included: librdkafka calls them retriable, but a delayed request could hit the next
-/// transaction of the same producer.
+/// What a failure of this call means; what the table does not know is in doubt.
 pub(crate) fn judge(call: Call, failure: &Failure) -> Verdict {
     TABLE
         .iter()

@@ -23,9 +23,9 @@ use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode;
 
 pub(crate) use admin::{
-    GroupState, describe_topics, group_offsets, group_state, read_uncommitted_ends,
+    describe_topics, group_members, group_offsets, read_uncommitted_ends, set_group_offsets,
 };
-pub(crate) use group::{CommitQueue, CommitResult, GroupMetadata};
+pub(crate) use group::{CommitQueue, GroupMetadata};
 pub(crate) use produce::{
     Payload, TopicHandle, abort_transaction, begin_transaction, commit_transaction, flush,
     init_transactions, produce, send_offsets,
