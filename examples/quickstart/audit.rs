@@ -14,12 +14,15 @@ pub(crate) struct Agreement {
     results: i64,
 }
 
-/// Looks at rows and progress; nobody must be writing.
+/// Looks at rows and progress, in one query: a server may be ending a commit of the dead process.
 pub(crate) async fn agreement(database: &mut Database) -> Result<Agreement> {
-    let (results,) = database
-        .row("SELECT (SELECT count(*) FROM {flights}) + (SELECT count(*) FROM {dead_letter})")
+    let (results, progress) = database
+        .row(
+            "SELECT (SELECT count(*) FROM {flights}) + (SELECT count(*) FROM {dead_letter}), \
+             (SELECT CAST(coalesce(sum(next_offset), 0) AS bigint) FROM {progress})",
+        )
         .await?;
-    Ok(Agreement { progress: database.done().await, results })
+    Ok(Agreement { progress, results })
 }
 
 /// What was found at the end.

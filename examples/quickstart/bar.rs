@@ -27,9 +27,9 @@ impl Bar {
 
     /// So many records are done.
     pub(crate) fn show(&self, done: i64) {
+        let (shown, kills) = (thousands(done), self.kills);
+        self.bar.set_message(format!("{shown:>6} stored, killed {} of {kills}", self.killed));
         self.bar.set_position(u64::try_from(done).unwrap_or(0));
-        let (done, kills) = (thousands(done), self.kills);
-        self.bar.set_message(format!("{done:>6} stored, killed {} of {kills}", self.killed));
     }
 
     /// The pipeline was killed.
@@ -50,6 +50,10 @@ impl Bar {
         self.show(self.records);
         self.bar.abandon();
         self.line(&format!("all {} records are stored", thousands(self.records)));
+        if !self.bar.is_hidden() {
+            // The cursor stands behind the bar.
+            println!();
+        }
         self.started.elapsed()
     }
 

@@ -22,7 +22,7 @@ use crate::pipeline::Broker;
 use crate::store::Store;
 
 /// Where the results go unless told.
-const FILE: &str = "quickstart.sqlite";
+const FILE: &str = "target/quickstart.sqlite";
 
 /// Runs 20,000 flights through a pipeline that is killed again and again, and counts what arrived.
 #[derive(Parser, Debug)]
@@ -38,7 +38,7 @@ struct Args {
     /// is made anew.
     #[arg(long, value_name = "URL")]
     postgres: Option<String>,
-    /// The SQLite file; it must not exist. Default: quickstart.sqlite, made anew.
+    /// The SQLite file; it must not exist. Default: target/quickstart.sqlite, made anew.
     #[arg(long, value_name = "PATH", conflicts_with = "postgres")]
     sqlite: Option<PathBuf>,
     /// Work for each flight, in microseconds, so that kills land in the middle of it.

@@ -67,10 +67,10 @@ fn source(task: &Task) -> KafkaSource {
     let source = Kafka::connect(&task.kafka).allow_plaintext().source(&*task.topic);
     match task.broker {
         Broker::Real => source,
-        // The embedded Kafka knows no static members: the dead one stays until its session ends.
+        // The embedded Kafka waits for all of this, see `tidegate_kafka::testing`.
         Broker::Embedded => source
-            .session_timeout(Duration::from_millis(400))
-            .heartbeat_interval(Duration::from_millis(50))
+            .session_timeout(Duration::from_millis(1_100))
+            .heartbeat_interval(Duration::from_millis(100))
             .fetch_wait_max(Duration::from_millis(10)),
     }
 }

@@ -80,7 +80,7 @@ impl Store {
     pub(crate) async fn create(&self, replace: Replace) -> Result<Database> {
         if let Self::Sqlite(path) = self {
             match replace {
-                Replace::Yes => remove(path)?,
+                Replace::Yes => make_way(path)?,
                 Replace::No => {
                     ensure!(!path.exists(), "--sqlite: {} exists already", path.display());
                 }
@@ -130,7 +130,12 @@ pub(crate) enum Replace {
     No,
 }
 
-fn remove(path: &Path) -> Result<()> {
+/// Removes what is there and makes the directory.
+fn make_way(path: &Path) -> Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("{} cannot be made", directory.display()))?;
+    }
     for suffix in ["", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);

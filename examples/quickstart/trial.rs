@@ -47,6 +47,7 @@ pub(crate) async fn run(args: &Args) -> Result<bool> {
     let sent = input::send(&task.kafka, mock.as_ref(), &task.topic).await?;
     let mut trial = Trial {
         task: &task,
+        mock: mock.as_ref(),
         database: &mut database,
         bar: Bar::new(sent.records, args.kills),
         agreements: Vec::new(),
@@ -86,7 +87,12 @@ fn introduce(args: &Args, task: &Task) {
         Broker::Embedded => "inside this process".to_owned(),
         Broker::Real => format!("at {}", task.kafka),
     };
-    println!("Flights through a pipeline that is killed {} times\n", args.kills);
+    let times = match args.kills {
+        0 => "not killed".to_owned(),
+        1 => "killed once".to_owned(),
+        kills => format!("killed {kills} times"),
+    };
+    println!("Flights through a pipeline that is {times}\n");
     println!("  from  Kafka {kafka}: topic {}, {PARTITIONS} partitions", task.topic);
     println!("  job   a process of its own: decode JSON, look up both airports");
     println!("  to    {}: a row a flight, a total a route\n", task.store.describe());
@@ -95,24 +101,21 @@ fn introduce(args: &Args, task: &Task) {
 fn close(gaps: &[Duration], took: Duration, agrees: bool) {
     let longest = gaps.iter().max().copied().unwrap_or_default();
     let mean = gaps.iter().sum::<Duration>() / u32::try_from(gaps.len().max(1)).unwrap_or(1);
-    let times = match gaps.len() {
-        0 => format!("{:.1} s", took.as_secs_f64()),
-        _ => format!(
-            "{:.1} s; after a kill it stored again within {:.1} s ({:.1} s at most)",
-            took.as_secs_f64(),
-            mean.as_secs_f64(),
-            longest.as_secs_f64()
-        ),
-    };
-    println!("  {times}\n");
+    print!("It took {:.1} s.", took.as_secs_f64());
+    if !gaps.is_empty() {
+        let (mean, longest) = (mean.as_secs_f64(), longest.as_secs_f64());
+        print!(" From a kill to the next stored record: {mean:.1} s, {longest:.1} s at most.");
+    }
     match agrees {
-        true => println!("Everything agrees: each record counts exactly once."),
-        false => println!("THIS DOES NOT AGREE. Please report it with the output above."),
+        true => println!("\nEverything agrees: each record counts exactly once."),
+        false => println!("\nTHIS DOES NOT AGREE. Please report it with the output above."),
     }
 }
 
 struct Trial<'a> {
     task: &'a Task,
+    /// The Kafka of this process, if it is that.
+    mock: Option<&'a MockKafka>,
     database: &'a mut Database,
     bar: Bar,
     /// What was found after each kill.
@@ -129,7 +132,9 @@ impl Trial<'_> {
             self.wait_for(turn, &mut pipeline).await?;
             tokio::time::sleep(jitter()).await;
             pipeline.kill()?;
-            // Nobody writes now: rows and progress must be from the same moment.
+            if let Some(mock) = self.mock {
+                mock.forget_member(&self.task.group)?;
+            }
             let agreement = audit::agreement(self.database).await?;
             self.bar.killed(agreement.progress);
             self.agreements.push(agreement);

@@ -25,9 +25,10 @@ use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode;
 
 pub(crate) use admin::{
-    GroupState, describe_topics, group_offsets, group_state, read_uncommitted_ends,
+    describe_topics, group_members, group_offsets, has_false_controller, read_uncommitted_ends,
+    set_group_offsets,
 };
-pub(crate) use group::{CommitQueue, CommitResult, GroupMetadata};
+pub(crate) use group::{CommitQueue, GroupMetadata};
 #[cfg(feature = "testing")]
 pub(crate) use mock::set_initial_rebalance_delay;
 pub(crate) use produce::{
