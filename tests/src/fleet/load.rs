@@ -1,11 +1,13 @@
 //! Input for copiers: records from a seed, with every directive in them, produced at a steady rate.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Message};
 
 /// How long a producer waits for a broker that is down.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -55,12 +57,12 @@ pub fn generate(seed: u64, count: usize, partitions: i32, mix: Mix) -> Vec<Plann
 
 fn record(dice: &mut fastrand::Rng, number: usize, partitions: i32, mix: Mix) -> Planned {
     // One record in ten has a hot key: order matters most where many share one.
-    let id = if dice.u32(..10) == 0 { dice.i32(..partitions) } else { dice.i32(..partitions * 50) };
+    let id = if dice.u32(..10) == 0 { dice.i32(0..partitions) } else { dice.i32(0..partitions * 50) };
     let mut partition = id % partitions;
     let mut key = Some(format!("key-{id}").into_bytes());
     if let few @ 0..2 = dice.u32(..50) {
         key = (few == 0).then(Vec::new);
-        partition = dice.i32(..partitions);
+        partition = dice.i32(0..partitions);
     }
     let Mix { poison, flaky, panic, drop, fan, hollow } = mix;
     let (drawn, mut sum) = (dice.u32(..10_000), 0);
@@ -97,7 +99,8 @@ pub async fn produce(
         .set("message.timeout.ms", PATIENCE.as_millis().to_string())
         .set("linger.ms", "5");
     let run = move || -> Result<()> {
-        let producer: ThreadedProducer<DefaultProducerContext> = client.create()?;
+        let refused = Refused::default();
+        let producer: Sender = client.create_with_context(refused.clone())?;
         let start = Instant::now();
         for (number, record) in records.iter().enumerate() {
             if rate > 0 {
@@ -110,16 +113,39 @@ pub async fn produce(
             }
             send(&producer, &topic, record)?;
         }
-        producer.flush(PATIENCE).context("not everything could be produced")
+        producer.flush(PATIENCE).context("not everything could be produced")?;
+        let refused = refused.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ensure!(
+            refused.is_empty(),
+            "{topic}: {} records not stored, first {}",
+            refused.len(),
+            refused[0]
+        );
+        Ok(())
     };
     tokio::task::spawn_blocking(run).await?
 }
 
-fn send(
-    producer: &ThreadedProducer<DefaultProducerContext>,
-    topic: &str,
-    record: &Planned,
-) -> Result<()> {
+type Sender = ThreadedProducer<Refused>;
+
+/// Records that the broker did not take, with the reason. A flush does not tell of them.
+#[derive(Clone, Default)]
+struct Refused(Arc<Mutex<Vec<String>>>);
+
+impl ClientContext for Refused {}
+
+impl ProducerContext for Refused {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            let text = format!("for partition {}: {error}", message.partition());
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        }
+    }
+}
+
+fn send(producer: &Sender, topic: &str, record: &Planned) -> Result<()> {
     let start = Instant::now();
     loop {
         let mut message = BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition);
@@ -151,6 +177,7 @@ mod tests {
         let records = generate(7, 20_000, 8, Mix::ALL);
         assert_eq!(records, generate(7, 20_000, 8, Mix::ALL));
         assert_ne!(records, generate(8, 20_000, 8, Mix::ALL));
+        assert!(records.iter().all(|record| (0..8).contains(&record.partition)));
         for front in ["poison:", "flaky:1:", "flaky:2:", "panic:", "drop:", "fan:0:", "fan:4:"] {
             let found = records
                 .iter()
