@@ -8,4 +8,5 @@ pub mod audit;
 pub mod copier;
 pub mod fleet;
 pub mod readers;
+mod documents;
 pub mod servers;

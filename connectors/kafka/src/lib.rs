@@ -17,6 +17,7 @@ mod outbox;
 mod partition;
 mod partitioner;
 mod plain_sink;
+mod position;
 mod producer;
 mod rebalance;
 mod resolve;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use tidegate::Error;
 
 use crate::keys::{self, Side};
@@ -94,6 +95,7 @@ impl Kafka {
         self.check_plaintext(&hosts)?;
         let mut config = ClientConfig::new();
         config
+            .set_log_level(RDKafkaLogLevel::Info)
             .set("bootstrap.servers", &self.bootstrap)
             .set("client.id", "tidegate")
             .set("reconnect.backoff.max.ms", "500")
@@ -178,6 +180,9 @@ impl Overrides {
         for (key, value) in &self.0 {
             keys::check(key, value, side)?;
             config.set(key, value);
+            if key == "debug" {
+                config.set_log_level(RDKafkaLogLevel::Debug);
+            }
         }
         Ok(())
     }

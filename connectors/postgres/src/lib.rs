@@ -22,14 +22,15 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod claim;
 mod connection;
+mod encode;
 mod error;
 mod progress;
 mod settings;
 mod sink;
 mod store;
 mod transaction;
-mod wire;
 mod write;
 
 pub use futures::future::BoxFuture;

@@ -1,8 +1,8 @@
 //! What a failed step means for the batch: the rows of each connector's one table of errors.
 
-use tidegate::Cause;
 use tidegate::record::Coordinates;
 use tidegate::sink::{CommitError, Rejection, SinkError};
+use tidegate::{Cause, Error};
 
 /// How far a transaction was when it failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +76,7 @@ impl Failure {
     pub fn into_sink_error(self) -> SinkError {
         match self.fate {
             Fate::Aborted | Fate::Reconnect | Fate::InDoubt => SinkError::Retry(self.cause),
-            Fate::Operator => SinkError::Retry(self.cause.needs_operator()),
+            Fate::Operator => SinkError::Stop(Error::sink_failed(self.cause)),
             Fate::Fenced => SinkError::Fenced(self.cause),
             Fate::Rejected => SinkError::Rejected(self.into_rejection()),
         }

@@ -9,16 +9,16 @@ use tidegate_sql::{
     version_refused,
 };
 
-use crate::bind::{Affinity, refuses};
 use crate::connection::query;
-use crate::error::failure;
+use crate::encode::{Affinity, refuses};
+use crate::error::before;
 
 /// The statements that create the bookkeeping tables.
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// A fault of this call: temporary ones are tried again, the others end the start.
 fn failed(error: sqlx::Error) -> SinkError {
-    failure(&error, tidegate_sql::Phase::BeforeCommit).into_sink_error()
+    before(error).into_sink_error()
 }
 
 /// Makes sure that the bookkeeping tables exist in our version; creates them if that is allowed.
@@ -146,21 +146,22 @@ async fn actual(
         let not_null = row.get::<i64, _>(2) != 0;
         let default: Option<String> = row.get(3);
         let hidden: i64 = row.get(5);
+        let type_name: String = row.get(1);
         if row.get::<i64, _>(4) > 0 {
-            primary.push(name.clone());
+            primary.push((name.clone(), type_name.eq_ignore_ascii_case("integer")));
         }
         actual.columns.push(ActualColumn {
             name,
-            type_name: row.get(1),
+            type_name,
             optional: !not_null || default.is_some() || hidden != 0,
             generated: hidden != 0,
             limit: Limit { not_null, ..Limit::default() },
         });
     }
     actual.unique = unique(conn, schema, table).await?;
-    // `INTEGER PRIMARY KEY` has no index of its own.
-    if !primary.is_empty() {
-        actual.unique.push(primary);
+    // The row's own number has no index; every other primary key has one.
+    if let [(name, true)] = &primary[..] {
+        actual.unique.push(vec![name.clone()]);
     }
     Ok(actual)
 }

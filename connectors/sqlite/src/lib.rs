@@ -31,11 +31,13 @@
 //! | `jsonb`, arrays | `TEXT` | JSON |
 #![forbid(unsafe_code)]
 
-mod bind;
 mod check;
+mod claim;
 mod connection;
+mod encode;
 mod error;
 mod progress;
+mod settings;
 mod sink;
 mod store;
 mod transaction;

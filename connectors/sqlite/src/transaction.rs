@@ -1,25 +1,15 @@
 //! One batch in one transaction: the order of its statements, and what ends it.
 
-use std::sync::Arc;
-
-use futures::future::BoxFuture;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 use tidegate::Cause;
 use tidegate::batch::Batch;
-use tidegate_sql::{Compare, Expectation, Failure, Fate, Ownership, Phase};
+use tidegate_sql::{Compare, End, Expectation, Failure, Fate, Ownership, Phase, WriteWith};
 
 use crate::check;
-use crate::error::failure;
+use crate::error::{before, failure};
 use crate::store::Store;
 use crate::write::{Encoded, Inserter, TablePlan};
-
-/// The user's own SQL.
-pub(crate) type WriteWith<O> = Arc<
-    dyn for<'a> Fn(&'a mut SqliteConnection, &'a Batch<O>) -> BoxFuture<'a, Result<(), sqlx::Error>>
-        + Send
-        + Sync,
->;
 
 /// What is known once the file was looked at.
 #[derive(Debug)]
@@ -33,17 +23,10 @@ pub(crate) struct Opened {
     pub(crate) deferred_keys: bool,
 }
 
-/// How a transaction ends if nothing fails.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    Commit,
-    Undo,
-}
-
 /// One transaction of a batch.
 pub(crate) struct Transaction<'s, O> {
     pub(crate) opened: &'s Opened,
-    pub(crate) write_with: Option<&'s WriteWith<O>>,
+    pub(crate) write_with: Option<&'s WriteWith<SqliteConnection, O, sqlx::Error>>,
     pub(crate) expected: &'s [Expectation],
     pub(crate) end: End,
 }
@@ -58,7 +41,6 @@ where
         batch: &Batch<O>,
         encoded: Encoded,
     ) -> Result<(), Failure> {
-        let before = |error| failure(&error, Phase::BeforeCommit);
         // Everything is encoded: the write lock is held for as short as possible.
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(before)?;
         let mut result = self.write(&mut tx, batch, encoded).await;
@@ -85,7 +67,6 @@ where
         batch: &Batch<O>,
         encoded: Encoded,
     ) -> Result<(), Failure> {
-        let before = |error| failure(&error, Phase::BeforeCommit);
         let opened = self.opened;
         if encoded.has_dead_letters() && opened.dead_letters.is_none() {
             let cause =
@@ -124,10 +105,9 @@ where
 /// Runs the user's SQL inside a savepoint, which is gone if the transaction was ended.
 async fn guarded<O>(
     conn: &mut SqliteConnection,
-    write: &WriteWith<O>,
+    write: &WriteWith<SqliteConnection, O, sqlx::Error>,
     batch: &Batch<O>,
 ) -> Result<(), Failure> {
-    let before = |error| failure(&error, Phase::BeforeCommit);
     sqlx::query("SAVEPOINT tidegate_write_with").execute(&mut *conn).await.map_err(before)?;
     let result = write(conn, batch).await.map_err(before);
     let release = sqlx::query("RELEASE tidegate_write_with").execute(&mut *conn);

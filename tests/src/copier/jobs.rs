@@ -104,7 +104,15 @@ pub async fn create_in_postgres(url: &str) -> Result<(), Error> {
         }
         database.close().await
     };
-    create.await.map_err(|error| Error::sink_failed("table copied").with_source(error))
+    create.await.map_err(|error| {
+        let code = error.as_database_error().and_then(|refused| refused.code());
+        let class = code.as_deref().unwrap_or_default().get(..2).unwrap_or_default();
+        match class {
+            // A wrong name or password, a database that does not exist: mend the URL.
+            "28" | "3D" => Error::configuration("--sink", "PostgreSQL refused").with_source(error),
+            _ => Error::sink_failed("table copied").with_source(error),
+        }
+    })
 }
 
 /// Creates the table in SQLite when it is missing.
@@ -262,10 +270,11 @@ fn configured<S>(args: &Args, pipeline: Pipeline<S>) -> Result<Pipeline<S>, Erro
         pipeline = pipeline.drain_max(drain).stop_max(drain);
     }
     if let Some(interval) = args.max_poll_interval_ms {
-        // What is left of the interval after a drain is shared by the claim and a margin.
-        let drain = args.drain().unwrap_or(Duration::from_secs(10));
-        let left = Duration::from_millis(interval).saturating_sub(drain);
-        pipeline = pipeline.claim_max((left / 2).max(Duration::from_millis(1)));
+        // A rebalance must settle within the interval: a drain, a claim, and a margin.
+        let interval = Duration::from_millis(interval);
+        let drain = args.drain().unwrap_or((interval / 2).min(Duration::from_secs(10)));
+        let claim = (interval.saturating_sub(drain) / 2).min(Duration::from_secs(30));
+        pipeline = pipeline.drain_max(drain).claim_max(claim.max(Duration::from_millis(1)));
     }
     match &args.evidence {
         None => Ok(pipeline),

@@ -14,8 +14,8 @@ const FOLDERS: &[&str] =
 
 /// Types with methods of the same shape that set nothing: values and results.
 const NO_BUILDERS: &[&str] = &[
-    "Message",     // a message to write: its parts
-    "FateOfWrite", // how a write ended
+    "Message", // a message to write: its parts
+    "Failure", // how a step ended
 ];
 
 /// Every setting is named in the document in backticks, with or without its arguments.

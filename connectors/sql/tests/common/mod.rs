@@ -3,6 +3,7 @@
 
 pub(crate) mod cut;
 pub(crate) mod data;
+pub(crate) mod own_sql;
 pub(crate) mod progress;
 pub(crate) mod start;
 
@@ -45,6 +46,9 @@ pub(crate) trait Lab: Sized {
 
     /// The same, without a dead letter table.
     fn no_letters<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>) -> Self::Sink<O>;
+
+    /// A sink into these tables that runs these statements in the transaction of each batch.
+    fn writes<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>, sql: &str) -> Self::Sink<O>;
 
     /// Runs statements.
     async fn run(&self, sql: &str);
@@ -209,6 +213,13 @@ macro_rules! every_promise {
             a_rejection_of_a_fenced_writer_is_a_fence,
             a_probe_leaves_nothing_behind,
             a_plain_sink_writes_results_and_dead_letters_without_progress,
+        );
+        $crate::promises!($lab, own_sql:
+            own_sql_is_stored_with_the_batch_or_not_at_all,
+            own_sql_that_refuses_the_data_is_a_rejection,
+            own_sql_that_is_wrong_stops_the_pipeline,
+            own_sql_that_ends_the_transaction_is_noticed_and_stores_no_progress,
+            own_sql_alone_needs_no_table,
         );
         $crate::promises!($lab, start:
             a_table_that_does_not_fit_is_refused_before_anything_is_consumed,

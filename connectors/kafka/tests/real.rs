@@ -1,0 +1,11 @@
+//! The Kafka source and sinks on a real broker. Its address comes from `TIDEGATE_KAFKA`.
+
+#[path = "real/support.rs"]
+mod support;
+
+#[path = "real/rebalance.rs"]
+mod rebalance;
+#[path = "real/sink.rs"]
+mod sink;
+#[path = "real/source.rs"]
+mod source;
