@@ -12,6 +12,8 @@
 
 mod admin;
 mod group;
+#[cfg(feature = "testing")]
+mod mock;
 mod produce;
 mod queue;
 
@@ -23,9 +25,12 @@ use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode;
 
 pub(crate) use admin::{
-    GroupState, describe_topics, group_offsets, group_state, read_uncommitted_ends,
+    GroupState, describe_topics, group_offsets, group_state, has_false_controller,
+    read_uncommitted_ends,
 };
 pub(crate) use group::{CommitQueue, CommitResult, GroupMetadata};
+#[cfg(feature = "testing")]
+pub(crate) use mock::set_initial_rebalance_delay;
 pub(crate) use produce::{
     Payload, TopicHandle, abort_transaction, begin_transaction, commit_transaction, flush,
     init_transactions, produce, send_offsets,

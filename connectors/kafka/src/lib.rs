@@ -26,6 +26,8 @@ mod settings;
 mod sink;
 mod source;
 mod start;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod thread;
 mod transaction;
 mod wake;

@@ -229,12 +229,7 @@ impl Reader {
         let (consumer, remote) = (Arc::clone(&self.consumer), self.remote.clone());
         let assignment = self.rebalances.assignment;
         self.helper.run(move || {
-            let ids = ffi::describe_topics(consumer.client(), &topics, DESCRIBE_MAX);
-            let ids = ids.unwrap_or_else(|failure| {
-                tracing::debug!(%failure, "topic ids are not available");
-                HashMap::new()
-            });
-            remote.send(Command::Described(assignment, ids));
+            remote.send(Command::Described(assignment, topic_ids(&consumer, &topics)));
         });
         self.rebalances.step = Some(Step::Describing {
             partitions,
@@ -358,4 +353,19 @@ impl Reader {
         }
         self.rebalances.late = waiting;
     }
+}
+
+/// The ids of these topics, which exist, as far as the cluster tells.
+fn topic_ids(consumer: &Consumer, topics: &[Topic]) -> HashMap<Topic, Option<TopicId>> {
+    let waits_in_vain =
+        |known: &Topic| ffi::has_false_controller(consumer.client(), known, DESCRIBE_MAX);
+    if topics.first().is_some_and(waits_in_vain) {
+        tracing::debug!("topic ids are not available: the controller is none of the brokers");
+        return HashMap::new();
+    }
+    let ids = ffi::describe_topics(consumer.client(), topics, DESCRIBE_MAX);
+    ids.unwrap_or_else(|failure| {
+        tracing::debug!(%failure, "topic ids are not available");
+        HashMap::new()
+    })
 }

@@ -4,6 +4,7 @@
 //! arguments (a Unix socket: `postgres:///postgres?host=/run/postgresql&user=postgres`). Forms are
 //! measured in turns, so that a machine that gets slower slows all of them.
 
+use std::io::{Write, stdout};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,11 +80,17 @@ impl Form {
         let median = times[times.len() / 2];
         let rate = rows as f64 / median.as_secs_f64() / 1e3;
         let worst = times.last().expect("several turns");
-        println!(
+        let line = format!(
             "{rows:>7} rows  {:<28} p50 {median:>10.2?}  max {worst:>10.2?}  {rate:>8.1} k rows/s",
             self.name
         );
+        say(&line);
     }
+}
+
+/// Nobody reads on: then there is nobody to tell.
+fn say(line: &str) {
+    let _ = writeln!(stdout().lock(), "{line}");
 }
 
 fn batch(next: i64, rows: i64) -> Batch<Row> {
@@ -154,11 +161,11 @@ async fn main() {
     let rest = std::env::args().skip(1).filter(|argument| argument.contains("://"));
     let urls: Vec<String> = first.into_iter().chain(rest).collect();
     if urls.is_empty() {
-        println!("nothing measured: set TIDEGATE_POSTGRES to the URL of a database for tests");
+        say("nothing measured: set TIDEGATE_POSTGRES to the URL of a database for tests");
     }
     for url in urls {
         let host = url.split('@').next_back().unwrap_or_default();
-        println!("-- {host}");
+        say(&format!("-- {host}"));
         measure(&url).await;
     }
 }

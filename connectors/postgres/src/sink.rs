@@ -248,7 +248,7 @@ async fn session(left: &mut Option<Session>, opened: &Opened) -> Result<Session,
     Ok(session)
 }
 
-sql_sink!(Postgres, PgConnection);
+sql_sink!(Postgres, PgConnection, sqlx::Error);
 
 impl<O> fmt::Debug for Postgres<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

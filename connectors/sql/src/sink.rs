@@ -38,7 +38,7 @@ pub enum Offsets {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! sql_sink {
-    ($sink:ident, $conn:ty) => {
+    ($sink:ident, $conn:ty, $error:ty) => {
         impl<O> $sink<O>
         where
             O: Send + Sync + 'static,
@@ -62,7 +62,7 @@ macro_rules! sql_sink {
                 F: for<'a> Fn(
                         &'a mut $conn,
                         &'a ::tidegate::batch::Batch<O>,
-                    ) -> $crate::Writing<'a, ::sqlx::Error>
+                    ) -> $crate::Writing<'a, $error>
                     + Send
                     + Sync
                     + 'static,

@@ -177,7 +177,7 @@ where
     }
 }
 
-sql_sink!(Sqlite, SqliteConnection);
+sql_sink!(Sqlite, SqliteConnection, sqlx::Error);
 
 impl<O> fmt::Debug for Sqlite<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

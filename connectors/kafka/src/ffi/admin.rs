@@ -117,6 +117,22 @@ fn c_string(words: &str) -> Result<CString, Failure> {
         .map_err(|_| failure(RDKafkaErrorCode::InvalidArgument, "a name holds a NUL byte".into()))
 }
 
+/// Whether the cluster names a controller that is none of its brokers, as librdkafka's mock cluster
+/// does: every admin request waits for it in vain. One that names none at all may be electing it.
+/// `known` is a topic that exists: asking a broker for another may create it.
+pub(crate) fn has_false_controller<C: ClientContext>(
+    client: &Client<C>,
+    known: &Topic,
+    timeout: Duration,
+) -> bool {
+    // SAFETY: the client is live. Without time to wait the answer is what is known.
+    let controller = unsafe { sys::rd_kafka_controllerid(client.native_ptr(), 0) };
+    controller >= 0
+        && client.fetch_metadata(Some(known.as_str()), timeout).is_ok_and(|metadata| {
+            !metadata.brokers().iter().any(|broker| broker.id() == controller)
+        })
+}
+
 /// The topics among these that exist, with the ids of their incarnations if the broker has any.
 pub(crate) fn describe_topics<C: ClientContext>(
     client: &Client<C>,
