@@ -6,7 +6,7 @@
 
 pub mod audit;
 pub mod copier;
+mod documents;
 pub mod fleet;
 pub mod readers;
-mod documents;
 pub mod servers;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tidegate_tests::audit::{Failed, Finding, Rules};
-use tidegate_tests::fleet::{Copier, Ended, Mix, Orders, Scene, Store, generate, until};
+use tidegate_tests::fleet::{Copier, Ended, Mix, Orders, Progress, Scene, Store, generate, until};
 use tidegate_tests::servers::{self, Kafka, KafkaOptions, Shared, unique};
 
 const COPIER: &str = env!("CARGO_BIN_EXE_copier");
@@ -57,7 +57,10 @@ async fn copies_everything_into(kind: Kind) -> Result<()> {
     first.passed();
     for guarantee in ["exactly-once", "at-least-once", "at-most-once"] {
         for order in ["partition", "key", "none"] {
-            let scene = scene(shared, kind, &input).await?;
+            let mut scene = scene(shared, kind, &input).await?;
+            if guarantee != "exactly-once" {
+                scene.progress = Progress::Group;
+            }
             let what = format!("{kind:?}, {guarantee}, order {order}");
             let mut orders =
                 quick(&scene, "copier").flag("--guarantee", guarantee).flag("--order", order);

@@ -57,7 +57,8 @@ pub fn generate(seed: u64, count: usize, partitions: i32, mix: Mix) -> Vec<Plann
 
 fn record(dice: &mut fastrand::Rng, number: usize, partitions: i32, mix: Mix) -> Planned {
     // One record in ten has a hot key: order matters most where many share one.
-    let id = if dice.u32(..10) == 0 { dice.i32(0..partitions) } else { dice.i32(0..partitions * 50) };
+    let id =
+        if dice.u32(..10) == 0 { dice.i32(0..partitions) } else { dice.i32(0..partitions * 50) };
     let mut partition = id % partitions;
     let mut key = Some(format!("key-{id}").into_bytes());
     if let few @ 0..2 = dice.u32(..50) {

@@ -19,7 +19,7 @@ use crate::servers::supervisor;
 
 pub use evidence::{Event, Trail, parse_trail};
 pub use load::{Mix, Planned, generate, produce};
-pub use scene::{Scene, Store};
+pub use scene::{Progress, Scene, Store};
 
 /// A copier's command line, to be started once or many times.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use super::{Orders, Planned, produce};
 use crate::audit::{Evidence, Order, Report, Rules, audit};
 use crate::readers::{
-    add_tables, add_topic, create_counted_table, open_transactions_end, read_input, read_postgres,
-    read_sqlite,
+    add_tables, add_topic, create_counted_table, group_offsets, open_transactions_end, read_input,
+    read_postgres, read_sqlite,
 };
 use crate::servers::{Kafka, Postgres, unique};
 
@@ -58,6 +58,15 @@ impl Store {
     }
 }
 
+/// Where progress is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// With the copies: exactly once.
+    Store,
+    /// In the group's offsets: the weaker guarantees.
+    Group,
+}
+
 /// One input, one store, one group.
 #[derive(Debug)]
 pub struct Scene {
@@ -67,6 +76,8 @@ pub struct Scene {
     pub group: String,
     /// Where copies go.
     pub store: Store,
+    /// Where progress is looked for.
+    pub progress: Progress,
     client: ClientConfig,
     bootstrap: String,
     program: String,
@@ -93,6 +104,7 @@ impl Scene {
             input: input.into(),
             group: unique("copiers"),
             store,
+            progress: Progress::Store,
             client: kafka.client(),
             bootstrap: kafka.bootstrap().into(),
             program: program.into(),
@@ -157,6 +169,10 @@ impl Scene {
         };
         let order = if tables.in_order { Order::PerPartition } else { Order::Unknown };
         add_tables(&mut evidence, tables);
+        if self.progress == Progress::Group {
+            evidence.progress =
+                group_offsets(&self.client, &self.group, evidence.ends.keys()).await?;
+        }
         Ok((evidence, order))
     }
 
