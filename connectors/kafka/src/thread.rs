@@ -209,7 +209,7 @@ impl Reader {
             }
             Command::Described(assignment, ids) => self.rebalances.described(assignment, ids),
             Command::Commit(positions, reply) => {
-                self.commits.commit(&self.partitions, positions, reply);
+                self.commits.commit(&self.partitions, self.rebalances.incoming(), positions, reply);
             }
             Command::Mirror(positions) => self.commits.mirror(positions),
             Command::Answered(topic) => self.health.answered(topic),
