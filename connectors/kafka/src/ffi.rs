@@ -12,6 +12,8 @@
 
 mod admin;
 mod group;
+#[cfg(feature = "limit")]
+pub mod limit;
 mod produce;
 mod queue;
 

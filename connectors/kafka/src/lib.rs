@@ -29,6 +29,9 @@ mod thread;
 mod transaction;
 mod wake;
 
+#[cfg(feature = "limit")]
+#[doc(hidden)]
+pub use ffi::limit;
 pub use message::Message;
 pub use outbox::{
     HEADER_ATTEMPTS, HEADER_ERROR, HEADER_ERROR_REASON, HEADER_SOURCE, HEADER_VALUE_BYTES,
