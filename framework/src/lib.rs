@@ -62,8 +62,8 @@
 //! Results wait in the tracker, not in an open transaction. A *cut* takes of every partition its
 //! contiguous finished prefix — by delivery order; holes in the offsets are normal — with exactly
 //! those records' results and dead letters. The sink stores all of it with the new offsets, or
-//! nothing. A slow record delays only its own partition, and with [`Order::ByKey`] only the
-//! records of its own key are not even processed meanwhile.
+//! nothing. A slow record delays what is stored of its own partition only; with [`Order::ByKey`]
+//! everything but its own key is processed meanwhile.
 //!
 //! # The guarantees
 //!

@@ -4,4 +4,5 @@
 #![forbid(unsafe_code)]
 
 pub mod copier;
+mod documents;
 pub mod servers;

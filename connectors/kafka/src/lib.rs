@@ -1,5 +1,6 @@
 //! Kafka as a source and as a sink of Tidegate.
 
+mod admin;
 mod commits;
 mod context;
 mod error;
@@ -17,6 +18,7 @@ mod outbox;
 mod partition;
 mod partitioner;
 mod plain_sink;
+mod position;
 mod producer;
 mod rebalance;
 mod resolve;
@@ -25,10 +27,13 @@ mod settings;
 mod sink;
 mod source;
 mod start;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod thread;
 mod transaction;
 mod wake;
 
+pub use admin::{Admin, LogRange};
 #[cfg(feature = "limit")]
 #[doc(hidden)]
 pub use ffi::limit;

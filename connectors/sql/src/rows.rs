@@ -41,12 +41,10 @@ pub fn encode<O>(
     batch: &Batch<O>,
     rows: &mut impl RowWriter,
 ) -> Result<usize, Rejection> {
-    let outputs = batch
-        .outputs()
-        .filter(|output| table.filter.as_ref().is_none_or(|holds| holds(output.value)));
+    let outputs = batch.outputs().filter(|output| table.takes(output.value));
     let mut count = 0;
     if table.is_upsert() {
-        for row in merge(table, outputs)? {
+        for row in merge(table, limits, outputs)? {
             let mut sums = row.sums.into_iter();
             for (index, column) in table.columns.iter().enumerate() {
                 let sum = match column.role {
@@ -78,21 +76,23 @@ struct Merged<'a, O> {
 
 fn merge<'a, O>(
     table: &Table<O>,
+    limits: &[Limit],
     outputs: impl Iterator<Item = Output<'a, O>>,
 ) -> Result<Vec<Merged<'a, O>>, Rejection> {
-    let key_columns: Vec<&Column<O>> = table
+    let key_columns: Vec<(&Column<O>, Limit)> = table
         .key
         .iter()
         .map(|key| {
-            let column = table.columns.iter().find(|column| column.name == *key);
-            column.expect("the key was checked when the table was")
+            let place = table.columns.iter().position(|column| column.name == *key);
+            let place = place.expect("the key was checked when the table was");
+            (&table.columns[place], limits.get(place).cloned().unwrap_or_default())
         })
         .collect();
     let mut merged: HashMap<Vec<u8>, Merged<'a, O>> = HashMap::new();
     for output in outputs {
         let mut bytes = Vec::new();
-        for column in &key_columns {
-            (column.extract)(&output, &mut |cell| key::push(&mut bytes, &cell));
+        for (column, limit) in &key_columns {
+            (column.extract)(&output, &mut |cell| key::push(&mut bytes, &limit.stored(cell)));
         }
         match merged.entry(bytes) {
             Entry::Vacant(vacant) => {

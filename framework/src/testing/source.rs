@@ -113,6 +113,7 @@ impl Reading {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Source for MemorySource {
     fn describe(&self) -> SourceDescription {
         let topics: Vec<&str> = self.topics.iter().map(Topic::as_str).collect();

@@ -1,0 +1,181 @@
+//! What is in the database, counted by plain SQL.
+
+use anyhow::Result;
+use tidegate_examples::show::{Table, thousands};
+
+use crate::input::Sent;
+use crate::store::{Database, Store};
+
+/// Rows and progress at the moment of a kill.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Agreement {
+    pub(crate) progress: i64,
+    /// Rows and dead letters.
+    results: i64,
+}
+
+/// Looks at rows and progress, in one query: a server may be ending a commit of the dead process.
+pub(crate) async fn agreement(database: &mut Database) -> Result<Agreement> {
+    let (results, progress) = database
+        .row(
+            "SELECT (SELECT count(*) FROM {flights}) + (SELECT count(*) FROM {dead_letter}), \
+             (SELECT CAST(coalesce(sum(next_offset), 0) AS bigint) FROM {progress})",
+        )
+        .await?;
+    Ok(Agreement { progress, results })
+}
+
+/// What was found at the end.
+#[derive(Debug)]
+struct Found {
+    rows: i64,
+    dead: i64,
+    /// Different coordinates among rows and dead letters.
+    different: i64,
+    row_miles: i64,
+    dead_miles: i64,
+    routes: i64,
+    /// Routes whose totals are not those of their rows.
+    wrong_routes: i64,
+    progress: i64,
+}
+
+async fn look(database: &mut Database) -> Result<Found> {
+    let (rows, row_miles) = database
+        .row("SELECT count(*), CAST(coalesce(sum(miles), 0) AS bigint) FROM {flights}")
+        .await?;
+    let (dead, dead_miles) = database
+        .row("SELECT count(*), CAST(coalesce(sum({dead_miles}), 0) AS bigint) FROM {dead_letter}")
+        .await?;
+    let (different,) = database
+        .row(
+            "SELECT count(*) FROM (SELECT source_partition, source_offset FROM {flights} \
+             UNION SELECT partition, \"offset\" FROM {dead_letter}) AS coordinates",
+        )
+        .await?;
+    let (routes,) = database.row("SELECT count(*) FROM {routes}").await?;
+    // Both ways: a total without rows is as wrong as rows without a total.
+    let (counted, total) = (
+        "SELECT origin, destination, count(*), sum(miles), sum(delay) FROM {flights} \
+         GROUP BY origin, destination",
+        "SELECT origin, destination, flights, miles, delay FROM {routes}",
+    );
+    let (wrong_routes,) = database
+        .row(&format!(
+            "SELECT (SELECT count(*) FROM ({counted} EXCEPT {total}) AS missing) \
+             + (SELECT count(*) FROM ({total} EXCEPT {counted}) AS added)"
+        ))
+        .await?;
+    let progress = database.done().await;
+    Ok(Found { rows, dead, different, row_miles, dead_miles, routes, wrong_routes, progress })
+}
+
+/// Prints what is there and whether it agrees with what was sent.
+pub(crate) async fn print(
+    database: &mut Database,
+    store: &Store,
+    sent: &Sent,
+    agreements: &[Agreement],
+) -> Result<bool> {
+    let found = look(database).await?;
+    let agreed = agreements.iter().filter(|kill| kill.progress == kill.results).count();
+    let duplicates = found.rows + found.dead - found.different;
+    let miles = found.row_miles + found.dead_miles;
+    let lines = [
+        Line::fact("records sent", sent.records, ""),
+        Line::fact("rows stored", found.rows, ""),
+        Line::fact("dead letters", found.dead, ""),
+        Line::check("duplicates", duplicates, 0, ""),
+        Line::check("lost", sent.records - found.different, 0, ""),
+        Line::fact("miles sent", sent.miles, ""),
+        Line::check("miles stored", miles, sent.miles, "rows and dead letters"),
+        Line::check("wrong route totals", found.wrong_routes, 0, &{
+            format!("of {} routes", thousands(found.routes))
+        }),
+        Line::check("progress", found.progress, sent.records, ""),
+        Line::check(
+            "rows = progress",
+            i64::try_from(agreed)?,
+            i64::try_from(agreements.len())?,
+            "kills, looked at right after each",
+        ),
+    ];
+    println!("\nWhat plain SQL finds ({})\n", store.describe());
+    for line in &lines {
+        println!("{line}");
+    }
+    letters(database).await?;
+    busiest(database).await?;
+    Ok(lines.iter().all(|line| line.agrees != Some(false)))
+}
+
+/// The dead letters, with where they came from and why.
+async fn letters(database: &mut Database) -> Result<()> {
+    let letters: Vec<(String, i32, i64, String)> = database
+        .rows("SELECT topic, partition, \"offset\", error FROM {dead_letter} ORDER BY 1, 2, 3")
+        .await?;
+    println!();
+    for (topic, partition, offset, error) in letters.iter().take(5) {
+        println!("  dead letter {topic}/{partition}/{offset}: {error}");
+    }
+    if letters.len() > 5 {
+        println!("  … and {} more", thousands(i64::try_from(letters.len() - 5)?));
+    }
+    println!();
+    Ok(())
+}
+
+/// The routes with the most flights.
+async fn busiest(database: &mut Database) -> Result<()> {
+    let routes: Vec<(String, String, i64, i64, i64)> = database
+        .rows(
+            "SELECT min(f.origin_city), min(f.destination_city), min(r.flights), min(r.miles), \
+             min(r.delay) FROM {routes} r JOIN {flights} f ON f.origin = r.origin \
+             AND f.destination = r.destination GROUP BY r.origin, r.destination \
+             ORDER BY 3 DESC, r.origin, r.destination LIMIT 5",
+        )
+        .await?;
+    let mut table = Table::new(["busiest routes", "", "flights", "miles", "minutes late"]);
+    for (origin, destination, flights, miles, delay) in routes {
+        let late = format!("{:.1}", delay as f64 / flights as f64);
+        table.row([origin, destination, thousands(flights), thousands(miles), late]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// A number and, if there is one that it should be, whether it is.
+#[derive(Debug)]
+struct Line {
+    label: &'static str,
+    number: i64,
+    agrees: Option<bool>,
+    note: String,
+}
+
+impl Line {
+    fn fact(label: &'static str, number: i64, note: &str) -> Self {
+        Self { label, number, agrees: None, note: note.to_owned() }
+    }
+
+    fn check(label: &'static str, number: i64, wanted: i64, note: &str) -> Self {
+        let note = match number == wanted {
+            true => note.to_owned(),
+            false => format!("expected {} {note}", thousands(wanted)),
+        };
+        Self { label, number, agrees: Some(number == wanted), note }
+    }
+}
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mark = match self.agrees {
+            None => " ",
+            Some(true) => "✓",
+            Some(false) => "✗",
+        };
+        let line =
+            format!("  {:<20}{:>12}  {mark} {}", self.label, thousands(self.number), self.note);
+        f.write_str(line.trim_end())
+    }
+}
