@@ -15,6 +15,7 @@ use crate::context::Consumer;
 use crate::error;
 use crate::helper::Helper;
 use crate::resolve;
+use crate::source::Link;
 use crate::thread::{Command, Remote};
 
 /// How long one read of the stored offsets may take. A pending transaction of a former owner can
@@ -100,18 +101,32 @@ fn stable(
         .collect()
 }
 
-/// The group's offsets before the source is open.
-pub(crate) struct NotOpen;
+/// The group's offsets through whichever consumer the source has: deliveries take hold of them
+/// before the source is open.
+pub(crate) struct SourceOffsets(pub(crate) Arc<Link>);
+
+impl SourceOffsets {
+    fn now(&self) -> Result<Arc<ConsumerOffsets>, SourceError> {
+        Ok(self.0.connected().ok_or_else(resolve::not_open)?.offsets)
+    }
+}
 
 #[async_trait]
-impl GroupOffsets for NotOpen {
-    async fn committed(&self, _: &[PartitionId]) -> Result<Vec<Option<Offset>>, SourceError> {
-        Err(resolve::not_open())
+impl GroupOffsets for SourceOffsets {
+    async fn committed(
+        &self,
+        partitions: &[PartitionId],
+    ) -> Result<Vec<Option<Offset>>, SourceError> {
+        self.now()?.committed(partitions).await
     }
 
-    async fn commit(&self, _: &[Position]) -> Result<(), SourceError> {
-        Err(resolve::not_open())
+    async fn commit(&self, positions: &[Position]) -> Result<(), SourceError> {
+        self.now()?.commit(positions).await
     }
 
-    fn mirror(&self, _: Vec<Position>) {}
+    fn mirror(&self, positions: Vec<Position>) {
+        if let Ok(offsets) = self.now() {
+            offsets.mirror(positions);
+        }
+    }
 }

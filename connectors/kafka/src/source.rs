@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use crate::context::{Consumer, Context};
 use crate::helper::Helper;
 use crate::keys::Side;
-use crate::offsets::ConsumerOffsets;
+use crate::offsets::{ConsumerOffsets, SourceOffsets};
 use crate::resolve::{self, Resolver};
 use crate::settings::{Kafka, Overrides};
 use crate::sink::KafkaSink;
@@ -495,10 +495,7 @@ impl Source for KafkaSource {
     }
 
     fn group_offsets(&self) -> Arc<dyn GroupOffsets> {
-        match &self.running {
-            Some(running) => Arc::clone(&running.connected.offsets) as _,
-            None => Arc::new(crate::offsets::NotOpen),
-        }
+        Arc::new(SourceOffsets(self.link()))
     }
 
     fn close(&mut self) -> BoxFuture<'static, ()> {
