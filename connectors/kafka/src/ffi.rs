@@ -12,6 +12,8 @@
 
 mod admin;
 mod group;
+#[cfg(feature = "limit")]
+pub mod limit;
 #[cfg(feature = "testing")]
 mod mock;
 mod produce;

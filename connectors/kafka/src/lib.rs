@@ -34,6 +34,9 @@ mod transaction;
 mod wake;
 
 pub use admin::{Admin, LogRange};
+#[cfg(feature = "limit")]
+#[doc(hidden)]
+pub use ffi::limit;
 pub use message::Message;
 pub use outbox::{
     HEADER_ATTEMPTS, HEADER_ERROR, HEADER_ERROR_REASON, HEADER_SOURCE, HEADER_VALUE_BYTES,
