@@ -54,7 +54,7 @@ pub trait Source: Send + 'static {
     /// silently: a group event tells of them.
     fn reposition(&mut self, starts: Vec<Start>);
 
-    /// The group's own store of offsets.
+    /// The group's own store of offsets; asked for once the source is open.
     fn group_offsets(&self) -> Arc<dyn GroupOffsets>;
 
     /// Leaves the group. Revocations still arrive as events while it runs and must be answered.

@@ -16,7 +16,7 @@ impl Group {
     }
 
     pub(super) fn offsets(&self) -> &Arc<dyn GroupOffsets> {
-        self.0.as_ref().expect("attached before it is opened")
+        self.0.as_ref().expect("attached before the first claim")
     }
 
     /// Where each partition resumes. Nothing is fenced here: the broker fences members.

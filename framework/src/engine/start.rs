@@ -47,7 +47,6 @@ impl<O: Send + Sync + 'static> Plan<O> {
     pub(crate) async fn start(mut self) -> Result<Handle, Error> {
         let limits = self.limits.clone();
         let deadline = Instant::now() + limits.start_max;
-        self.delivery.attach(self.source.group_offsets());
         let sink_context = self.sink_context(&limits);
         open_sink(&mut *self.delivery, &sink_context, deadline).await?;
         let (events, source_events) = source_queue();
@@ -67,6 +66,7 @@ impl<O: Send + Sync + 'static> Plan<O> {
                 }
             }
         }
+        self.delivery.attach(self.source.group_offsets());
         let pool_wake = Arc::new(Notify::new());
         let config = self.core_config(&limits);
         let workers = match &self.process {

@@ -179,7 +179,10 @@ impl Source for MemorySource {
     }
 
     fn group_offsets(&self) -> Arc<dyn GroupOffsets> {
-        Arc::new(MemoryGroup { broker: self.broker.clone(), group: Arc::clone(&self.group) })
+        // As with a real client: whoever asks before the source is open gets nothing that works.
+        let open = self.group.lock().expect("no holder of the lock panics").is_some();
+        let group = if open { Arc::clone(&self.group) } else { Arc::default() };
+        Arc::new(MemoryGroup { broker: self.broker.clone(), group })
     }
 
     fn close(&mut self) -> BoxFuture<'static, ()> {

@@ -9,7 +9,7 @@ use tidegate::prelude::*;
 use tidegate::record::RawRecord;
 use tidegate::sink::{Sink, TransactionalSink};
 use tidegate::{BoxError, Error};
-use tidegate_kafka::{GroupProtocol, Kafka, KafkaSource, Message, StartPolicy, partition_for_key};
+use tidegate_kafka::{GroupProtocol, Kafka, KafkaSource, Message, StartPolicy};
 use tidegate_postgres::Postgres;
 use tidegate_sqlite::{Sqlite, Table};
 
