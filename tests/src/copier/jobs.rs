@@ -9,7 +9,7 @@ use tidegate::prelude::*;
 use tidegate::record::RawRecord;
 use tidegate::sink::{Sink, TransactionalSink};
 use tidegate::{BoxError, Error};
-use tidegate_kafka::{GroupProtocol, Kafka, KafkaSource, Message, StartPolicy, partition_for_key};
+use tidegate_kafka::{GroupProtocol, Kafka, KafkaSource, Message, StartPolicy};
 use tidegate_postgres::Postgres;
 use tidegate_sqlite::{Sqlite, Table};
 
@@ -96,6 +96,12 @@ pub async fn create_in_postgres(url: &str) -> Result<(), Error> {
         let create = CREATE.replace("BYTES", "bytea");
         // Several copiers start together: of two that create at once, one may lose.
         for last in [false, true] {
+            // `IF NOT EXISTS` looks only where it would create, which need not be where the table is: for a user
+            // named as the schema of the bookkeeping, that schema comes first as soon as it exists.
+            let found = "SELECT to_regclass('copied') IS NOT NULL";
+            if sqlx::query_scalar(found).fetch_one(&mut database).await? {
+                break;
+            }
             match sqlx::raw_sql(sqlx::AssertSqlSafe(create.as_str())).execute(&mut database).await {
                 Err(error) if last => return Err(error),
                 Err(_) => continue,
