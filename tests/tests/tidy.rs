@@ -128,6 +128,14 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[test]
+fn files_that_the_documents_name_exist() {
+    documents::check_named_files(files()).expect_none(
+        "a document names a file that does not exist",
+        "mend the path, which begins at the root of the repository",
+    );
+}
+
+#[test]
 fn the_documents_of_the_plan_exist() {
     documents::check_presence(files()).expect_none(
         "a document is missing or empty",

@@ -12,6 +12,8 @@
 
 mod admin;
 mod group;
+#[cfg(feature = "limit")]
+pub mod limit;
 #[cfg(feature = "testing")]
 mod mock;
 mod produce;
@@ -25,10 +27,10 @@ use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode;
 
 pub(crate) use admin::{
-    GroupState, describe_topics, group_offsets, group_state, has_false_controller,
-    read_uncommitted_ends,
+    describe_topics, group_members, group_offsets, has_false_controller, read_uncommitted_ends,
+    set_group_offsets,
 };
-pub(crate) use group::{CommitQueue, CommitResult, GroupMetadata};
+pub(crate) use group::{CommitQueue, GroupMetadata};
 #[cfg(feature = "testing")]
 pub(crate) use mock::set_initial_rebalance_delay;
 pub(crate) use produce::{

@@ -1,5 +1,6 @@
 //! Kafka as a source and as a sink of Tidegate.
 
+mod admin;
 mod commits;
 mod context;
 mod error;
@@ -32,6 +33,10 @@ mod thread;
 mod transaction;
 mod wake;
 
+pub use admin::{Admin, LogRange};
+#[cfg(feature = "limit")]
+#[doc(hidden)]
+pub use ffi::limit;
 pub use message::Message;
 pub use outbox::{
     HEADER_ATTEMPTS, HEADER_ERROR, HEADER_ERROR_REASON, HEADER_SOURCE, HEADER_VALUE_BYTES,

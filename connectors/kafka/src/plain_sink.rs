@@ -95,8 +95,8 @@ impl KafkaPlainSink {
         let mut config = producer_config(&self.kafka).map_err(SinkError::Stop)?;
         config.set("message.timeout.ms", millis(DELIVERY_MAX));
         self.options.overrides.apply(&mut config, Side::Sink).map_err(SinkError::Stop)?;
-        let producer: KafkaResult<Producer> =
-            config.create_with_context(Notes::new(self.kafka.tokens()));
+        let notes = Notes::unwatched(self.kafka.tokens());
+        let producer: KafkaResult<Producer> = config.create_with_context(notes);
         let producer = Arc::new(producer.map_err(|error| SinkError::Stop(start::refused(&error)))?);
         let calls = Helper::start("tidegate-kafka-producer").map_err(|error| {
             SinkError::Stop(Error::sink_failed("a thread cannot be started").with_source(error))

@@ -37,11 +37,26 @@ pub(crate) struct Notes {
     /// Connections that broke and requests that timed out.
     disturbances: AtomicU64,
     tokens: Option<TokenSource>,
+    /// Whether the user asked for librdkafka's debug log.
+    shows_debug: bool,
 }
 
 impl Notes {
-    pub(crate) fn new(tokens: Option<TokenSource>) -> Self {
-        Self { tokens, ..Self::default() }
+    /// The notebook of a producer whose connections need not be watched.
+    pub(crate) fn unwatched(tokens: Option<TokenSource>) -> Self {
+        Self { tokens, shows_debug: true, ..Self::default() }
+    }
+
+    /// The notebook of a producer with these settings, which are completed so that every lost
+    /// connection is noted.
+    pub(crate) fn watched(config: &mut ClientConfig, tokens: Option<TokenSource>) -> Self {
+        let debug = config.get("debug").map(ToString::to_string);
+        config.set_log_level(RDKafkaLogLevel::Debug);
+        config.set(
+            "debug",
+            debug.as_ref().map_or_else(|| "broker".to_string(), |debug| format!("broker,{debug}")),
+        );
+        Self { tokens, shows_debug: debug.is_some(), ..Self::default() }
     }
 
     /// Takes the failures noted so far, in order of their numbers. Messages that were purged by
@@ -68,10 +83,19 @@ impl ClientContext for Notes {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if matches!(facility, "REQTMOUT" | "FAIL") {
+        // Errors about connections are told once and then suppressed for a while; only the log of
+        // state changes is complete.
+        let lost = match facility {
+            "REQTMOUT" | "FAIL" => true,
+            "STATE" => message.contains("changed state UP ->"),
+            _ => false,
+        };
+        if lost {
             self.disturbances.fetch_add(1, Ordering::AcqRel);
         }
-        context::log(level, facility, message);
+        if self.shows_debug || !matches!(level, RDKafkaLogLevel::Debug) {
+            context::log(level, facility, message);
+        }
     }
 
     fn stats(&self, _: Statistics) {}
@@ -175,7 +199,7 @@ impl TransactionalProducer {
     /// Makes a producer and registers its transactional id: every earlier producer of this id is
     /// fenced, and what it left open is settled. Only this call is ever repeated.
     pub(crate) async fn start(
-        config: ClientConfig,
+        mut config: ClientConfig,
         tokens: Option<TokenSource>,
         times: Times,
         deadline: Duration,
@@ -188,7 +212,10 @@ impl TransactionalProducer {
             text: error.to_string(),
         };
         let calls = Helper::start("tidegate-kafka-transactions").map_err(|error| broken(&error))?;
-        let producer: KafkaResult<Producer> = config.create_with_context(Notes::new(tokens));
+        let producer: KafkaResult<Producer> = {
+            let notes = Notes::watched(&mut config, tokens);
+            config.create_with_context(notes)
+        };
         let producer = Arc::new(producer.map_err(|error| broken(&error))?);
         let started = Self {
             topics: Some(TopicHandles::new(&producer)),
@@ -298,21 +325,25 @@ fn finish(
     group: &GroupMetadata,
     suspicious: Duration,
 ) -> Ended {
-    let begun = Instant::now();
+    let notes = producer.client().context();
+    let (begun, before) = (Instant::now(), notes.disturbances());
     if let Err(failure) = ffi::send_offsets(producer, offsets, group) {
         return settle(producer, Call::SendOffsets, failure);
     }
-    metrics::phase("offsets", begun.elapsed());
-    let notes = producer.client().context();
-    let (begun, before) = (Instant::now(), notes.disturbances());
+    let offsets_took = begun.elapsed();
+    metrics::phase("offsets", offsets_took);
     let result = ffi::commit_transaction(producer);
     let took = begun.elapsed();
-    metrics::phase("commit", took);
+    metrics::phase("commit", took - offsets_took);
+    // librdkafka silently sends both requests again after a broken connection or a time-out: the
+    // first ones may still arrive, and hit the next transaction.
+    let sent_twice = notes.disturbances() != before || took > suspicious;
     match result {
+        Err(failure) if sent_twice && !failure.fatal => {
+            Ended::failed(Call::Commit, Verdict::InDoubt, failure, true)
+        }
         Err(failure) => settle(producer, Call::Commit, failure),
-        // librdkafka silently sends a commit again after a broken connection or a time-out: the
-        // first one may still arrive, and hit the next transaction.
-        Ok(()) if notes.disturbances() != before || took > suspicious => {
+        Ok(()) if sent_twice => {
             tracing::warn!(?took, "a commit was answered, but may have been sent twice");
             Ended::in_doubt(Call::Commit, "the commit may have been sent twice")
         }

@@ -6,6 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use tidegate::Error;
 
+use crate::admin::{self, Admin};
 use crate::keys::{self, Side};
 #[cfg(feature = "tls")]
 use crate::security::Security;
@@ -72,6 +73,14 @@ impl Kafka {
         plain_sink::new(self.clone())
     }
 
+    /// Asks this cluster questions and sets offsets, apart from any pipeline.
+    ///
+    /// # Errors
+    /// A configuration error if the settings cannot be used. Nothing connects yet.
+    pub fn admin(&self) -> Result<Admin, Error> {
+        admin::new(self)
+    }
+
     pub(crate) fn transactional_sink(&self, source: &KafkaSource) -> KafkaSink {
         sink::new(self.clone(), source)
     }
@@ -99,8 +108,6 @@ impl Kafka {
             .set("bootstrap.servers", &self.bootstrap)
             .set("client.id", "tidegate")
             .set("reconnect.backoff.max.ms", "500")
-            .set("log.connection.close", "false")
-            // A broker that closed a connection is heard of at once.
             .set("socket.keepalive.enable", "true")
             .set("socket.nagle.disable", "true");
         if let Some(security) = &self.security {

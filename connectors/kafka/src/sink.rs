@@ -185,16 +185,15 @@ impl KafkaSink {
         }
     }
 
-    /// Replaces the producer by one that sends every message in a set of its own, so that a
-    /// refusal for size hits exactly the messages that are too large.
-    pub(crate) async fn send_one_by_one(&mut self) -> Result<(), SinkError> {
-        if let Some(open) = &mut self.open {
-            open.producer = None;
-            open.one_by_one = ONE_BY_ONE_COMMITS;
-            let deadline = open.times.transaction;
-            return self.make_without_counting("size", deadline).await;
-        }
-        Err(not_open())
+    /// Replaces the producer by one that sends every message in a set of its own for the next
+    /// `commits`, so that a refusal for size hits exactly the messages that are too large. With
+    /// zero, by one that sends sets again.
+    pub(crate) async fn send_one_by_one(&mut self, commits: u32) -> Result<(), SinkError> {
+        let open = self.open.as_mut().ok_or_else(not_open)?;
+        open.producer = None;
+        open.one_by_one = commits;
+        let deadline = open.times.transaction;
+        self.make_without_counting("size", deadline).await
     }
 
     async fn make_without_counting(
@@ -245,14 +244,11 @@ impl Open {
         ))
     }
 
-    /// A commit went through: after enough of them messages are sent in sets again.
-    pub(crate) fn committed(&mut self) {
-        if self.one_by_one > 0 {
-            self.one_by_one -= 1;
-            if self.one_by_one == 0 {
-                tracing::info!("messages are sent in sets again with the next producer");
-            }
-        }
+    /// A commit went through; whether messages can be sent in sets again, by a new producer.
+    pub(crate) fn committed(&mut self) -> bool {
+        let counting = self.one_by_one > 0;
+        self.one_by_one = self.one_by_one.saturating_sub(1);
+        counting && self.one_by_one == 0
     }
 }
 

@@ -99,6 +99,7 @@ pub(crate) struct Reader {
     meters: Meters,
     closing: Option<Closing>,
     interested: Weak<()>,
+    failed: bool,
 }
 
 struct Closing {
@@ -130,6 +131,7 @@ pub(crate) fn start(
         closing: None,
         remote: own,
         interested,
+        failed: false,
         consumer,
         waker,
         helper,
@@ -273,10 +275,7 @@ impl Reader {
 
     fn report(&mut self, code: Code, fatal: bool, text: &str) {
         match error::report(code, fatal, text) {
-            error::Report::Stop(error) => {
-                tracing::error!(%error, "source failed");
-                self.events.send(SourceEvent::Failed(SourceError::Stop(error)));
-            }
+            error::Report::Stop(error) => self.fail(error),
             error::Report::NoBroker(text) => self.health.no_broker(&text),
             error::Report::NoTopic(topic) => self.health.no_topic(topic),
             error::Report::Log => tracing::debug!(?code, text, "consumer error"),
@@ -328,8 +327,12 @@ impl Reader {
         self.closing = Some(Closing { deadline, done });
     }
 
-    /// Ends the source for good.
-    pub(crate) fn fail(&self, error: Error) {
+    /// Ends the source for good; told once.
+    pub(crate) fn fail(&mut self, error: Error) {
+        if std::mem::replace(&mut self.failed, true) {
+            return;
+        }
+        tracing::error!(%error, "source failed");
         self.events.send(SourceEvent::Failed(SourceError::Stop(error)));
     }
 }

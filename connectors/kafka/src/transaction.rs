@@ -18,7 +18,7 @@ use crate::message::Message;
 use crate::metrics;
 use crate::outbox::items;
 use crate::producer::{Ended, Trouble};
-use crate::sink::{KafkaSink, Open};
+use crate::sink::{KafkaSink, ONE_BY_ONE_COMMITS, Open};
 use crate::thread::Command;
 
 /// How long the consumer's thread may take to answer; it never waits for the network.
@@ -47,8 +47,11 @@ impl KafkaSink {
         let offsets = list(spans.iter().map(|span| (&span.partition, span.next)));
         let ended = self.producer()?.finish(offsets, membership.metadata).await;
         self.conclude(ended, Some(batch))?;
-        if let Some(open) = &mut self.open {
-            open.committed();
+        if self.open.as_mut().is_some_and(Open::committed)
+            && let Err(error) = self.send_one_by_one(0).await
+        {
+            // The batch is stored; the next call finds no producer and asks for a claim.
+            tracing::warn!(%error, "a producer could not be replaced");
         }
         Ok(())
     }
@@ -57,7 +60,7 @@ impl KafkaSink {
         let one_by_one = self.open.as_ref().is_some_and(|open| open.one_by_one > 0);
         if !one_by_one {
             // In a set of several messages a refusal for size would hit its healthy neighbours.
-            self.send_one_by_one().await.map_err(no_producer)?;
+            self.send_one_by_one(ONE_BY_ONE_COMMITS).await.map_err(no_producer)?;
         }
         self.begin().await?;
         self.send(batch).await?;
@@ -251,7 +254,7 @@ fn blame(
                 messages = guilty.len(),
                 "the broker refused a set of messages; they are sent one by one for a while"
             );
-            open.one_by_one = crate::sink::ONE_BY_ONE_COMMITS;
+            open.one_by_one = ONE_BY_ONE_COMMITS;
             open.producer = None;
             return Some(CommitError::InDoubt(Cause::new(
                 "a set of messages was refused; it is sent again message by message",

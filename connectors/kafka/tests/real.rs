@@ -3,6 +3,8 @@
 #[path = "real/support.rs"]
 mod support;
 
+#[path = "real/admin.rs"]
+mod admin;
 #[path = "real/rebalance.rs"]
 mod rebalance;
 #[path = "real/sink.rs"]

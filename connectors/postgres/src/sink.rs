@@ -8,14 +8,18 @@ use sqlx::postgres::PgConnection;
 use tidegate::batch::Batch;
 use tidegate::record::PartitionId;
 use tidegate::sink::{Claim, ClaimRequest, Move, SinkContext, SinkDescription, SinkError};
-use tidegate_sql::{End, Failure, Offsets, Ownership, Table, Target, WriteWith, sql_sink};
+use tidegate_sql::{End, Failure, Offsets, Ownership, Phases, Table, Target, WriteWith, sql_sink};
 
 use crate::check;
+use crate::claim::Earlier;
 use crate::connection::{Session, bounded, connect, connect_within};
 use crate::settings::{Plaintext, Settings};
 use crate::store::Store;
 use crate::transaction::{Opened, Transaction};
 use crate::write::{Plan, copy_rows_min};
+
+/// How long the end of a connection may take.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// Writes results of type `O`, dead letters and progress into one PostgreSQL database, in one
 /// transaction.
@@ -87,6 +91,15 @@ where
         self
     }
 
+    /// How long a whole transaction may take before the connection is given up, for a server that
+    /// has fallen silent; twice the statement time-out and some seconds unless set. It must leave
+    /// room for all statements of [`write_with`](Self::write_with).
+    #[must_use]
+    pub fn answer_within(mut self, timeout: Duration) -> Self {
+        self.settings.answer_within = Some(timeout);
+        self
+    }
+
     /// From how many appended rows of one table in a batch on `COPY` is used instead of `INSERT`.
     #[must_use]
     pub fn copy_rows_min(mut self, rows: usize) -> Self {
@@ -113,17 +126,20 @@ where
         for table in &self.target.tables {
             known.push(check::table(&mut session.conn, table).await?);
         }
+        // A rule on a table cannot be part of the one statement.
+        let in_steps = self.write_with.is_some() || known.iter().any(|known| known.has_rules);
         let plan = Plan::new(
             &self.target.tables,
             known,
             letters.then_some(&books),
-            (&context.group, offsets, self.write_with.is_some()),
+            (&context.group, offsets, in_steps),
             self.copies_from(server.is_socket()),
             &books.progress,
         );
         self.opened = Some(Opened {
             plan,
             ownership: Ownership::default(),
+            earlier: Earlier::default(),
             store: Store {
                 books,
                 group: context.group.clone(),
@@ -170,17 +186,20 @@ where
             Offsets::Stored => opened.ownership.expect(batch.spans())?,
             Offsets::Elsewhere => Vec::new(),
         };
+        let mut watch = Phases::start(&opened.store.group, end);
         let encoded = opened.plan.encode(&self.target.tables, batch);
+        watch.end("encode");
         let mut session = session(&mut self.session, opened).await?;
         let transaction = Transaction {
             opened,
+            pid: session.pid,
             write_with: self.write_with.as_ref(),
             offsets,
             expected: &expected,
             end,
         };
         let result = match encoded {
-            Ok(encoded) => transaction.run(&mut session.conn, batch, encoded).await,
+            Ok(encoded) => transaction.run(&mut session.conn, batch, encoded, &mut watch).await,
             Err(rejection) => transaction.believe(&mut session.conn, rejection.into()).await,
         };
         if !result.as_ref().is_err_and(|failure| failure.taints_connection) {
@@ -193,7 +212,8 @@ where
         let opened = self.opened.as_mut().expect("a sink is opened first");
         let within = self.settings.answer_within();
         let mut session = session(&mut self.session, opened).await?;
-        let claims = opened.store.claim(&mut session, partitions, &mut opened.ownership);
+        let Opened { store, ownership, earlier, .. } = opened;
+        let claims = store.claim(&mut session, partitions, ownership, earlier);
         let claims = bounded(within, claims).await?;
         self.session = Some(session);
         Ok(claims)
@@ -228,9 +248,10 @@ where
 
     async fn close_all(&mut self) {
         if let Some(session) = self.session.take() {
-            // The server notices a closed socket as well.
-            if let Err(error) = session.conn.close().await {
-                tracing::debug!(%error, "the connection was not closed cleanly");
+            // The server notices a closed socket as well, so nobody waits for long.
+            let closed = tokio::time::timeout(CLOSE_MAX, session.conn.close()).await;
+            if !matches!(closed, Ok(Ok(()))) {
+                tracing::debug!("the connection was not closed cleanly");
             }
         }
     }

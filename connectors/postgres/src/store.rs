@@ -215,7 +215,11 @@ impl Store {
     ) -> Failure {
         let partitions = expected.iter().map(|wanted| &wanted.partition);
         let text = match self.rows(conn, partitions, "").await {
-            Ok(rows) => explain_fence(expected, &rows),
+            Ok(rows) => {
+                let rows: Vec<StoredRow> =
+                    rows.iter().filter_map(|row| stored_row(row).ok()).collect();
+                explain_fence(expected, &rows)
+            }
             Err(_) => "stored progress is not where the batch starts".to_owned(),
         };
         Failure::new(Fate::Fenced, Cause::new(text))
@@ -227,10 +231,10 @@ impl Store {
         conn: &mut PgConnection,
         partitions: impl Iterator<Item = &PartitionId>,
         lock: &str,
-    ) -> Result<Vec<StoredRow>, sqlx::Error> {
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
         let text: Arc<str> = format!(
-            "SELECT p.topic, p.partition, p.next_offset, p.claim, p.owner, p.topic_id \
-             FROM {} AS p WHERE p.group_id = $1 AND (p.topic, p.partition) IN \
+            "SELECT p.topic, p.partition, p.next_offset, p.claim, p.owner, p.topic_id, \
+             p.owner_pid, p.owner_backend_start::text FROM {} AS p WHERE p.group_id = $1 AND (p.topic, p.partition) IN \
              (SELECT * FROM UNNEST($2::text[], $3::integer[])) ORDER BY 1, 2 {lock}",
             self.books.progress
         )
@@ -241,8 +245,7 @@ impl Store {
             wanted.push(row).expect("these types always fit");
         }
         let rows = wanted.bind(query(&text).bind(self.group.clone()));
-        let rows = rows.fetch_all(conn).await?;
-        rows.iter().map(stored_row).collect()
+        rows.fetch_all(conn).await
     }
 }
 
@@ -252,7 +255,7 @@ pub(crate) fn partition(row: &PgRow) -> Result<PartitionId, sqlx::Error> {
     Ok(PartitionId::new(topic, row.try_get(1)?))
 }
 
-fn stored_row(row: &PgRow) -> Result<StoredRow, sqlx::Error> {
+pub(crate) fn stored_row(row: &PgRow) -> Result<StoredRow, sqlx::Error> {
     Ok(StoredRow {
         partition: partition(row)?,
         next: row.try_get(2)?,

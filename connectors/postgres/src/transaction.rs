@@ -8,10 +8,11 @@ use sqlx::{Connection, Row};
 use tidegate::Cause;
 use tidegate::batch::Batch;
 use tidegate_sql::{
-    Compare, End, Expectation, Failure, Fate, Offsets, Ownership, Phase, WriteWith,
+    Compare, End, Expectation, Failure, Fate, Offsets, Ownership, Phase, Phases, WriteWith,
 };
 use tokio::time::timeout;
 
+use crate::claim::{Blockers, Earlier};
 use crate::error::{before, failure};
 use crate::store::Store;
 use crate::write::{Encoded, Plan};
@@ -22,11 +23,14 @@ pub(crate) struct Opened {
     pub(crate) store: Store,
     pub(crate) plan: Plan,
     pub(crate) ownership: Ownership,
+    pub(crate) earlier: Earlier,
 }
 
 /// One transaction of a batch.
 pub(crate) struct Transaction<'s, O> {
     pub(crate) opened: &'s Opened,
+    /// The backend that runs it.
+    pub(crate) pid: i32,
     pub(crate) write_with: Option<&'s WriteWith<PgConnection, O, sqlx::Error>>,
     pub(crate) offsets: Offsets,
     pub(crate) expected: &'s [Expectation],
@@ -44,14 +48,16 @@ where
         conn: &mut PgConnection,
         batch: &Batch<O>,
         encoded: Encoded,
+        watch: &mut Phases,
     ) -> Result<(), Failure> {
         if encoded.has_dead_letters() && !self.opened.plan.takes_dead_letters() {
-            let cause = "the batch holds dead letters and the sink has no place for them";
-            return Err(Failure::new(Fate::Operator, Cause::new(cause)));
+            return Err(Failure::no_place_for_dead_letters());
         }
         let within = self.opened.store.settings.answer_within();
         let commit_sent = AtomicBool::new(false);
-        let attempt = self.attempt(conn, batch, encoded, &commit_sent);
+        let attempt = self.attempt(conn, batch, encoded, &commit_sent, watch);
+        let leftovers = Blockers::Leftovers(&self.opened.earlier);
+        let attempt = self.opened.store.unblocked(self.pid, leftovers, attempt);
         let Ok(result) = timeout(within, attempt).await else {
             let fate = match commit_sent.load(Ordering::Relaxed) {
                 true => Fate::InDoubt,
@@ -76,6 +82,7 @@ where
         batch: &Batch<O>,
         encoded: Encoded,
         commit_sent: &AtomicBool,
+        watch: &mut Phases,
     ) -> Result<(), Failure> {
         let expected = (self.offsets == Offsets::Stored).then_some(self.expected);
         let statement = match self.opened.plan.one(encoded, expected) {
@@ -85,6 +92,7 @@ where
                 commit_sent.store(true, Ordering::Relaxed);
                 let stored = statement.fetch_all(conn).await;
                 stored.map_err(|error| failure(&error, Phase::CommitSent))?;
+                watch.end("statement");
                 return Ok(());
             }
             Ok(statement) => Ok(statement),
@@ -93,7 +101,7 @@ where
         let mut tx = conn.begin().await.map_err(before)?;
         let written = match statement {
             Ok(statement) => probe(&mut tx, statement).await,
-            Err(encoded) => self.write(&mut tx, batch, encoded).await,
+            Err(encoded) => self.write(&mut tx, batch, encoded, watch).await,
         };
         let xid = match written {
             Ok(xid) if self.end == End::Commit => xid,
@@ -114,7 +122,9 @@ where
         commit_sent.store(true, Ordering::Relaxed);
         let sent = |error| failure(&error, Phase::CommitSent);
         tx.commit().await.map_err(sent)?;
-        settled(conn, &xid).await
+        settled(conn, &xid).await?;
+        watch.end("commit");
+        Ok(())
     }
 
     /// Results, dead letters, the user's SQL, and the compare as the last statement; returns the
@@ -124,24 +134,26 @@ where
         conn: &mut PgConnection,
         batch: &Batch<O>,
         encoded: Encoded,
+        watch: &mut Phases,
     ) -> Result<String, Failure> {
         // Taken first: whoever ends the transaction in between ends this number.
         let row = sqlx::query("SELECT pg_current_xact_id()::text").fetch_one(&mut *conn);
         let xid: String = row.await.map_err(before)?.get(0);
+        watch.end("begin");
         self.opened.plan.steps(conn, encoded).await.map_err(before)?;
         if let Some(write) = self.write_with {
             write(conn, batch).await.map_err(before)?;
             if current_xid(conn).await?.as_deref() != Some(&*xid) {
-                let cause = "`write_with` ended the transaction: what it wrote before may be \
-                             stored without its progress; remove COMMIT and ROLLBACK from it";
-                return Err(Failure::new(Fate::Operator, Cause::new(cause)));
+                return Err(Failure::transaction_was_ended());
             }
         }
+        watch.end("write");
         let moved = self.opened.store.advance(conn, self.expected, &xid);
-        match moved.await.map_err(before)? {
+        let compare = moved.await.map_err(before)?;
+        watch.end("offsets");
+        match compare {
             Compare::Holds => Ok(xid),
-            // The words come after the rollback.
-            Compare::Differs => Err(Failure::new(Fate::Fenced, Cause::new("fenced"))),
+            Compare::Differs => Err(Failure::compare_differs()),
         }
     }
 

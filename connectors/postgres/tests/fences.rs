@@ -110,14 +110,14 @@ async fn a_session_that_was_ended_between_batches_is_replaced_and_recorded() {
     assert_eq!(lab.number("SELECT count(*) FROM items").await, 1);
 }
 
-/// Makes every insert into `items` wait for longer than any test.
-async fn hang_inserts(lab: &Database) {
-    lab.run(
+/// Makes inserts of `hang` into `items` wait for so long.
+async fn hang_inserts(lab: &Database, seconds: u32) {
+    lab.run(&format!(
         "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS \
-         $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$; \
+         $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$; \
          CREATE TRIGGER hang BEFORE INSERT ON items FOR EACH ROW \
-         WHEN (NEW.text = 'hang') EXECUTE FUNCTION hang()",
-    )
+         WHEN (NEW.text = 'hang') EXECUTE FUNCTION hang()"
+    ))
     .await;
 }
 
@@ -125,7 +125,7 @@ async fn hang_inserts(lab: &Database) {
 async fn an_owner_stuck_inside_its_commit_is_ended_by_its_heir() {
     let lab = Database::new().await;
     let mut old = opened(&lab).await;
-    hang_inserts(&lab).await;
+    hang_inserts(&lab, 60).await;
     claim_from_zero(&mut old, 1).await;
     let mut heir = opened(&lab).await;
     let stuck = tokio::spawn(async move {
@@ -154,6 +154,55 @@ async fn until_blocked(lab: &Database, condition: &str) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("nobody reached {condition}");
+}
+
+#[tokio::test]
+async fn an_earlier_owner_that_holds_rows_of_results_is_ended_by_its_heirs_commit() {
+    let lab = Database::new().await;
+    lab.run("CREATE TABLE items (id bigint PRIMARY KEY, text text, amount bigint)").await;
+    let mut zombie = lab.connect().await;
+    let mut old = opened(&lab).await;
+    claim_from_zero(&mut old, 1).await;
+    // The owner stops between its rows and its compare; nothing of it blocks the claim.
+    let pid: i32 = sqlx::query("SELECT pg_backend_pid()")
+        .fetch_one(&mut zombie)
+        .await
+        .expect("a number")
+        .get(0);
+    lab.run(&format!(
+        "UPDATE tidegate.progress SET owner_pid = {pid}, owner_backend_start = \
+         (SELECT backend_start FROM pg_stat_activity WHERE pid = {pid})"
+    ))
+    .await;
+    sqlx::raw_sql("BEGIN; INSERT INTO items VALUES (0, 'zombie', 0)")
+        .execute(&mut zombie)
+        .await
+        .expect("its rows");
+    let mut heir = opened(&lab).await;
+    assert_eq!(at(&claim_one(&mut heir, 0).await), 0);
+    heir.commit(&one(0)).await.expect("the heir is not held up for ever");
+    assert!(zombie.ping().await.is_err(), "the zombie was ended");
+    assert_eq!(lab.rows("SELECT text FROM items").await, ["a"]);
+}
+
+#[tokio::test]
+async fn an_earlier_owner_that_still_owns_something_is_waited_for() {
+    let lab = Database::new().await;
+    lab.run("CREATE TABLE items (id bigint PRIMARY KEY, text text, amount bigint)").await;
+    let mut busy = opened(&lab).await;
+    hang_inserts(&lab, 5).await;
+    claim_from_zero(&mut busy, 2).await;
+    let mut heir = opened(&lab).await;
+    assert_eq!(at(&claim_one(&mut heir, 0).await), 0);
+    // It keeps partition 1 and is slow there, holding a row that the heir wants to write too.
+    let slow = tokio::spawn(async move {
+        let slow = cut(1, 0..1).emit(0, [item(0, "b", 1), item(1, "hang", 1)]).batch();
+        busy.commit(&slow).await
+    });
+    until_blocked(&lab, "wait_event = 'PgSleep'").await;
+    let result = heir.commit(&one(0)).await;
+    assert!(matches!(result, Err(CommitError::Rejected(_))), "the row was there: {result:?}");
+    slow.await.expect("it ends").expect("committed in peace");
 }
 
 /// A stranger's transaction that holds the row of partition 0.
@@ -273,4 +322,26 @@ async fn a_copy_is_part_of_the_transaction_like_any_insert() {
     assert!(matches!(result, Err(CommitError::Rejected(_))), "{result:?}");
     assert_eq!(common::culprit(&mut sink, &bad()).await, 2);
     assert_eq!(lab.number("SELECT count(*) FROM items").await, 1);
+}
+
+#[tokio::test]
+async fn a_plan_that_went_stale_is_made_again_on_a_new_session() {
+    let lab = Database::new().await;
+    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)").await;
+    let sink = lab.sink(vec![items()]).write_with(|conn, _| {
+        Box::pin(async move {
+            sqlx::query("SELECT * FROM items").fetch_all(conn).await?;
+            Ok(())
+        })
+    });
+    let mut sink = open(sink).await;
+    claim_from_zero(&mut sink, 1).await;
+    sink.commit(&one(0)).await.expect("committed");
+    lab.run("ALTER TABLE items ADD COLUMN more text").await;
+    match sink.commit(&one(1)).await {
+        Err(CommitError::Aborted(cause)) => assert!(!cause.is_for_operator(), "{cause}"),
+        other => panic!("aborted, to be tried again, got {other:?}"),
+    }
+    sink.commit(&one(1)).await.expect("on a new session");
+    assert_eq!(lab.number("SELECT count(*) FROM items").await, 2);
 }

@@ -139,6 +139,12 @@ async fn a_key_whose_different_texts_are_equal_is_refused() {
         refused(lab.sink(vec![table()]), "different texts are equal").await;
         lab.run("DROP TABLE items").await;
     }
+    lab.run("CREATE TABLE items (at timestamptz(0) PRIMARY KEY)").await;
+    let at = Table::new("items")
+        .timestamptz("at", |_: &Item| chrono::DateTime::UNIX_EPOCH)
+        .upsert_on(["at"]);
+    refused(lab.sink(vec![at]), "needs all its microseconds").await;
+    lab.run("DROP TABLE items").await;
     lab.run("CREATE TABLE items (text varchar(9) UNIQUE DEFERRABLE)").await;
     refused(lab.sink(vec![table()]), "no unique index on (text)").await;
 }
@@ -263,4 +269,21 @@ async fn tools_see_progress_and_its_owner_and_set_it_against_a_live_one() {
     }
     assert_eq!(gone, Liveness::None);
     assert!(Progress::connect(&lab.url().replace("test", "tset")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_rule_on_the_table_is_obeyed() {
+    let lab = Database::new().await;
+    lab.run(
+        "CREATE TABLE items (id bigint, text text, amount bigint); CREATE TABLE log (id bigint); \
+         CREATE RULE copy AS ON INSERT TO items DO ALSO INSERT INTO log VALUES (NEW.id)",
+    )
+    .await;
+    let mut sink = open(lab.sink(vec![items()]).copy_rows_min(1)).await;
+    claim_from_zero(&mut sink, 1).await;
+    let batch = cut(0, 0..1).emit(0, [item(7, "a", 1), item(8, "b", 1)]).batch();
+    sink.commit(&batch).await.expect("committed");
+    assert_eq!(lab.rows("SELECT id FROM log ORDER BY id").await, ["7", "8"]);
+    common::assert_fenced(sink.commit(&batch).await, "progress of in/0 is 1");
+    assert_eq!(lab.number("SELECT count(*) FROM log").await, 2);
 }

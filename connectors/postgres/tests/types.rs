@@ -226,3 +226,27 @@ async fn an_exact_total_is_added_up_exactly() {
     }
     assert_eq!(lab.rows("SELECT balance FROM ledger").await, ["1000000000000.251"]);
 }
+
+#[tokio::test]
+async fn keys_that_the_column_makes_equal_are_one_row() {
+    let lab = Database::new().await;
+    lab.run("CREATE TABLE rates (rate numeric(6, 2), text varchar(3), n bigint, PRIMARY KEY (rate, text))")
+        .await;
+    let table = Table::new("rates")
+        .numeric("rate", |(rate, _): &(Decimal, &'static str)| *rate)
+        .text("text", |(_, text)| text)
+        .int8_add("n", |_| 1)
+        .upsert_on(["rate", "text"]);
+    let mut sink = open(lab.sink(vec![table])).await;
+    claim_from_zero(&mut sink, 1).await;
+    let rate = |text: &str| text.parse::<Decimal>().expect("a decimal");
+    let rows = [
+        (rate("1.005"), "abc"),
+        (rate("1.01"), "abc  "),
+        (rate("1.0149"), "abc   "),
+        (rate("1.02"), "abc"),
+    ];
+    sink.commit(&cut(0, 0..1).emit(0, rows).batch()).await.expect("committed");
+    let stored = lab.rows("SELECT rate, text, n FROM rates ORDER BY rate").await;
+    assert_eq!(stored, ["1.01|abc|3", "1.02|abc|1"]);
+}

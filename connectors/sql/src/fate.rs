@@ -55,6 +55,25 @@ impl Failure {
         }
     }
 
+    /// Dead letters in a batch of a sink that was told there would be none.
+    pub fn no_place_for_dead_letters() -> Self {
+        let cause = "the batch holds dead letters and the sink has no place for them";
+        Self::new(Fate::Operator, Cause::new(cause))
+    }
+
+    /// The user's own SQL ended the transaction that it was given.
+    pub fn transaction_was_ended() -> Self {
+        let cause = "`write_with` ended the transaction: what it wrote before may be stored \
+                     without its progress; remove COMMIT and ROLLBACK from it";
+        Self::new(Fate::Operator, Cause::new(cause))
+    }
+
+    /// The compare did not hold; the words for it are found after the rollback.
+    pub fn compare_differs() -> Self {
+        let cause = "stored progress is not where the batch starts";
+        Self::new(Fate::Fenced, Cause::new(cause))
+    }
+
     /// The same failure on a connection that could not even roll back.
     #[must_use]
     pub fn not_rolled_back(self) -> Self {

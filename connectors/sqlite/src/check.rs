@@ -6,7 +6,7 @@ use tidegate::Error;
 use tidegate::sink::SinkError;
 use tidegate_sql::{
     Actual, ActualColumn, Bookkeeping, Fit, Kind, Limit, PROGRESS_VERSION, Table, check,
-    version_refused,
+    creation_refused, version_refused,
 };
 
 use crate::connection::query;
@@ -36,13 +36,7 @@ pub(crate) async fn bookkeeping(
     if !missing.is_empty() {
         let ddl = books.ddl(SCHEMA);
         if !may_create {
-            return Err(SinkError::Stop(
-                Error::configuration(
-                    "tables_manual",
-                    format_args!("bookkeeping tables are missing: {}", missing.join(", ")),
-                )
-                .remedy(format_args!("create them:\n{ddl}")),
-            ));
+            return Err(SinkError::Stop(creation_refused(&missing.join(", "), &ddl)));
         }
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut *tx).await.map_err(failed)?;
@@ -109,6 +103,11 @@ pub(crate) async fn table<O>(
             return Fit::Refuses(
                 "SQLite cannot add decimals exactly: count the smallest unit with `int8_add`"
                     .into(),
+            );
+        }
+        if kind == Kind::Numeric && table.key().contains(&real.name) {
+            return Fit::Refuses(
+                "as a key it needs type text or an integer: 1.0 is not 1.00".into(),
             );
         }
         refuses(kind, Affinity::of(&real.type_name))

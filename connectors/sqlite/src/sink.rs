@@ -10,7 +10,7 @@ use tidegate::Error;
 use tidegate::batch::Batch;
 use tidegate::record::PartitionId;
 use tidegate::sink::{Claim, ClaimRequest, Move, SinkContext, SinkDescription, SinkError};
-use tidegate_sql::{End, Failure, Offsets, Ownership, Table, Target, WriteWith, sql_sink};
+use tidegate_sql::{End, Failure, Offsets, Ownership, Phases, Table, Target, WriteWith, sql_sink};
 
 use crate::check;
 use crate::connection::connection;
@@ -121,12 +121,14 @@ where
             Offsets::Stored => opened.ownership.expect(batch.spans())?,
             Offsets::Elsewhere => Vec::new(),
         };
+        let mut watch = Phases::start(&opened.group, end);
         let encoded = Encoded::new(&self.target.tables, &opened.plans, &opened.group, batch);
+        watch.end("encode");
         let mut conn = connection(&mut self.conn, &self.settings).await?;
         let transaction =
             Transaction { opened, write_with: self.write_with.as_ref(), expected: &expected, end };
         let result = match encoded {
-            Ok(encoded) => transaction.run(&mut conn, batch, encoded).await,
+            Ok(encoded) => transaction.run(&mut conn, batch, encoded, &mut watch).await,
             Err(rejection) => transaction.believe(&mut conn, rejection.into()).await,
         };
         if !result.as_ref().is_err_and(|failure| failure.taints_connection) {

@@ -4,7 +4,7 @@ use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 use tidegate::Cause;
 use tidegate::batch::Batch;
-use tidegate_sql::{Compare, End, Expectation, Failure, Fate, Ownership, Phase, WriteWith};
+use tidegate_sql::{Compare, End, Expectation, Failure, Fate, Ownership, Phase, Phases, WriteWith};
 
 use crate::check;
 use crate::error::{before, failure};
@@ -40,13 +40,16 @@ where
         conn: &mut SqliteConnection,
         batch: &Batch<O>,
         encoded: Encoded,
+        watch: &mut Phases,
     ) -> Result<(), Failure> {
         // Everything is encoded: the write lock is held for as short as possible.
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(before)?;
-        let mut result = self.write(&mut tx, batch, encoded).await;
+        watch.end("begin");
+        let mut result = self.write(&mut tx, batch, encoded, watch).await;
         if result.is_ok() && self.end == End::Commit {
             let committed = tx.commit().await;
             result = committed.map_err(|error| failure(&error, Phase::CommitSent));
+            watch.end("commit");
         } else if let Err(error) = tx.rollback().await {
             let first = result.err().unwrap_or_else(|| before(error));
             return Err(first.not_rolled_back());
@@ -66,12 +69,11 @@ where
         conn: &mut SqliteConnection,
         batch: &Batch<O>,
         encoded: Encoded,
+        watch: &mut Phases,
     ) -> Result<(), Failure> {
         let opened = self.opened;
         if encoded.has_dead_letters() && opened.dead_letters.is_none() {
-            let cause =
-                Cause::new("the batch holds dead letters and the sink has no place for them");
-            return Err(Failure::new(Fate::Operator, cause));
+            return Err(Failure::no_place_for_dead_letters());
         }
         let probes_keys = self.end == End::Undo && opened.deferred_keys;
         let broken = if probes_keys { check::broken_keys(conn).await.map_err(before)? } else { 0 };
@@ -79,9 +81,12 @@ where
         if let Some(write) = self.write_with {
             guarded(conn, write, batch).await?;
         }
+        watch.end("write");
         let moved = opened.store.advance(conn, self.expected, "reset_generation");
-        if moved.await.map_err(before)? == Compare::Differs {
-            return Err(Failure::new(Fate::Fenced, Cause::new("not yet explained")));
+        let compare = moved.await.map_err(before)?;
+        watch.end("offsets");
+        if compare == Compare::Differs {
+            return Err(Failure::compare_differs());
         }
         if probes_keys && check::broken_keys(conn).await.map_err(before)? > broken {
             let cause = Cause::new("a deferred foreign key is violated");
@@ -115,12 +120,6 @@ async fn guarded<O>(
         // A failed statement may have rolled back by itself: then it is the failure.
         (_, Err(failure)) => Err(failure),
         (Ok(_), Ok(())) => Ok(()),
-        (Err(_), Ok(())) => Err(Failure::new(
-            Fate::Operator,
-            Cause::new(
-                "`write_with` ended the transaction: what it wrote before may be stored without \
-                 its progress; remove COMMIT and ROLLBACK from it",
-            ),
-        )),
+        (Err(_), Ok(())) => Err(Failure::transaction_was_ended()),
     }
 }

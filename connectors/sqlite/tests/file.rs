@@ -163,6 +163,16 @@ async fn a_key_whose_different_texts_are_equal_is_refused() {
 }
 
 #[tokio::test]
+async fn a_decimal_is_no_key_because_it_is_stored_as_text() {
+    let lab = File::new().await;
+    lab.run("CREATE TABLE rates (rate TEXT PRIMARY KEY)").await;
+    let table = Table::new("rates").numeric("rate", |rate: &Decimal| *rate).upsert_on(["rate"]);
+    let mut sink = lab.sink(vec![table]);
+    let refused = TransactionalSink::open(&mut sink, &context(DeadLetters::Never)).await;
+    assert_stops(refused, "1.0 is not 1.00");
+}
+
+#[tokio::test]
 async fn a_part_of_a_primary_key_is_no_key() {
     let lab = File::new().await;
     let table = || Table::new("items").int8("id", |i: &Item| i.id).upsert_on(["id"]);

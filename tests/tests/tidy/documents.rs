@@ -144,6 +144,39 @@ pub(crate) fn check_links(files: &[File]) -> Findings {
     findings
 }
 
+/// Folders at the root: what begins with one of them in backticks is a path of the repository.
+const FOLDERS: &[&str] =
+    &["framework/", "connectors/", "cli/", "examples/", "tests/", "benches/", "docs/", "scripts/"];
+
+/// Files that documents name in backticks.
+pub(crate) fn check_named_files(files: &[File]) -> Findings {
+    let mut findings = Findings::default();
+    let paths: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    for file in files.iter().filter(|file| file.path.ends_with(".md")) {
+        for (at, line) in file.text.lines().enumerate() {
+            let named = line.split('`').skip(1).step_by(2);
+            for name in named.filter(|name| FOLDERS.iter().any(|folder| name.starts_with(folder))) {
+                findings.look();
+                let path = name.split(' ').next().unwrap_or_default().trim_end_matches('/');
+                // From the root, or from the page's own folder.
+                let places = [path.to_owned(), beside(&file.path, path)];
+                let is_there = |place: &String| {
+                    let folder = format!("{place}/");
+                    paths.contains(place.as_str())
+                        || paths.iter().any(|known| known.starts_with(&folder))
+                };
+                if !places.iter().any(is_there) {
+                    findings.add(
+                        format_args!("{}:{}", file.path, at + 1),
+                        format_args!("`{name}` does not exist"),
+                    );
+                }
+            }
+        }
+    }
+    findings
+}
+
 /// `](target)` outside code blocks.
 fn links(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
@@ -228,6 +261,20 @@ mod tests {
         let found = check_links(&files);
         assert_eq!(found.looked_at(), 3);
         assert_eq!(found.list(), ["docs/A.md:1: GONE.md leads nowhere"]);
+    }
+
+    #[test]
+    fn a_named_file_that_does_not_exist_is_found() {
+        let page =
+            "`framework/src/` and `scripts/test --all` and `cli/gone.rs`, but `in/one` is none\n";
+        let files = [
+            File::planted("docs/A.md", page),
+            File::planted("framework/src/lib.rs", ""),
+            File::planted("scripts/test", ""),
+        ];
+        let found = check_named_files(&files);
+        assert_eq!(found.looked_at(), 3);
+        assert_eq!(found.list(), ["docs/A.md:1: `cli/gone.rs` does not exist"]);
     }
 
     #[test]

@@ -562,3 +562,36 @@ async fn the_plain_sink_writes_and_names_a_refused_record() {
     sink.close().await;
     member.close().await;
 }
+
+#[tokio::test]
+async fn a_claim_waits_for_a_predecessors_pending_offsets_and_learns_what_became_of_them() {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::producer::Producer;
+    let (input, output) = (topic("in", 1).await, topic("out", 1).await);
+    fill(&input, 0, 10);
+    let group = unique("g");
+    // A predecessor that stopped between sending its offsets and its commit.
+    let place: BaseConsumer = config().set("group.id", &group).create().unwrap();
+    let ghost = open_transaction("ghost");
+    write(&ghost, &output, 0, "ghost");
+    let mut offsets = rdkafka::TopicPartitionList::new();
+    offsets.add_partition_offset(&input, 0, rdkafka::Offset::Offset(4)).unwrap();
+    ghost
+        .send_offsets_to_transaction(&offsets, &place.group_metadata().unwrap(), PATIENCE)
+        .unwrap();
+
+    let source = kafka().source(input.as_str());
+    let mut sink = source.sink();
+    sink.open(&sink_context(&group)).await.unwrap();
+    let mut member = Member::join(source, &group).await;
+    let assignment = member.assigned().await;
+    let id = PartitionId::new(input.as_str(), 0);
+    match sink.claim(&[request(&id)]).await.unwrap_err() {
+        SinkError::Retry(cause) => println!("while it is pending: {cause}"),
+        other => panic!("{other}"),
+    }
+    ghost.commit_transaction(PATIENCE).unwrap();
+    assert_eq!(claim(&mut sink, &[request(&id)]).await[&id], Some(4));
+    assignment.answer(Vec::new());
+    member.close().await;
+}

@@ -28,6 +28,7 @@ pub(crate) fn bootstrap() -> String {
     // Shows the logs of a test that is looked at: `RUST_LOG=debug … -- --nocapture`.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
         .try_init();
     std::env::var("TIDEGATE_KAFKA").expect(
         "these tests need a Kafka broker: run `scripts/test`, or set TIDEGATE_KAFKA=host:port",

@@ -203,6 +203,7 @@ macro_rules! every_promise {
             an_upsert_keeps_the_last_and_adds_up_totals,
             keys_written_differently_are_one_row,
             each_table_takes_the_results_its_filter_holds_for,
+            one_table_may_be_named_twice,
             lineage_says_where_each_row_came_from,
             many_rows_of_every_size_arrive_once_in_order,
             a_dead_letter_is_stored_with_all_it_had,
@@ -226,6 +227,7 @@ macro_rules! every_promise {
             missing_bookkeeping_is_created_or_its_statements_are_printed,
             bookkeeping_of_another_version_is_refused,
             a_policy_with_dead_letters_needs_their_table,
+            a_group_without_a_name_is_refused,
             names_with_quotes_and_capitals_work,
         );
     };
