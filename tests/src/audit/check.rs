@@ -223,19 +223,24 @@ fn check_progress(evidence: &Evidence, report: &mut Report) {
 /// A comparison of nothing is not a pass.
 fn check_counts(evidence: &Evidence, rules: &Rules, report: &mut Report) {
     let compared = report.compared;
-    let wants = |asks: fn(Expected) -> bool| {
-        evidence.inputs.iter().any(|input| asks(expected(input.value.as_deref(), rules)))
+    // What is expected of the records that progress has passed.
+    let passed = |input: &&Input| {
+        evidence.progress.get(&input.partition).is_some_and(|next| input.offset < *next)
     };
-    let copies = wants(|wanted| !matches!(wanted, Expected::Dead | Expected::Copies(0)));
+    let wanted: Vec<_> = evidence
+        .inputs
+        .iter()
+        .filter(passed)
+        .map(|input| expected(input.value.as_deref(), rules))
+        .collect();
+    let copies = wanted.iter().any(|wanted| matches!(wanted, Expected::Copies(1..)));
+    let dead = wanted.contains(&Expected::Dead);
     for (nothing, what) in [
         (compared.inputs == 0, "no input"),
         (compared.done == 0, "progress has passed no record"),
         (compared.partitions == 0, "no end of a partition is known"),
         (compared.outputs == 0 && copies, "no output was compared"),
-        (
-            compared.dead == 0 && wants(|wanted| wanted == Expected::Dead),
-            "no dead letter was compared",
-        ),
+        (compared.dead == 0 && dead, "no dead letter was compared"),
         (
             compared.ordered == 0
                 && copies

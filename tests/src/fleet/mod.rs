@@ -28,7 +28,17 @@ pub struct Orders {
     dir: PathBuf,
     name: String,
     flags: Vec<(String, OsString)>,
+    log: Log,
     starts: u32,
+}
+
+/// What a copier writes to standard error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Log {
+    /// What happens.
+    Info,
+    /// What it writes by itself.
+    Usual,
 }
 
 impl Orders {
@@ -40,6 +50,7 @@ impl Orders {
             dir: dir.into(),
             name: name.into(),
             flags: Vec::new(),
+            log: Log::Info,
             starts: 0,
         };
         let evidence = orders.evidence();
@@ -51,6 +62,20 @@ impl Orders {
     pub fn flag(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.flags.retain(|(flag, _)| flag != name);
         self.flags.push((name.into(), value.into()));
+        self
+    }
+
+    /// Nothing in its log but what it writes when nobody asks for more.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.log = Log::Usual;
+        self
+    }
+
+    /// Leaves out a flag.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.flags.retain(|(flag, _)| flag != name);
         self
     }
 
@@ -81,9 +106,14 @@ impl Orders {
             command.arg(flag).arg(value);
         }
         let level = std::env::var("TIDEGATE_COPIER_LOG").unwrap_or_else(|_| "info".into());
+        match self.log {
+            Log::Info => command.env("RUST_LOG", level),
+            Log::Usual => command.env_remove("RUST_LOG"),
+        };
         command
-            .env("RUST_LOG", level)
             .env("NO_COLOR", "1")
+            // Panics are part of the work here.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log)?)

@@ -1,5 +1,6 @@
 //! Where copiers play: an input topic, a store for the copies, a group, and a directory for what they leave.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -7,10 +8,10 @@ use rdkafka::ClientConfig;
 use tempfile::TempDir;
 
 use super::{Orders, Planned, produce};
-use crate::audit::{Evidence, Order, Report, Rules, audit};
+use crate::audit::{Evidence, Order, Partition, Report, Rules, audit};
 use crate::readers::{
-    add_tables, add_topic, create_counted_table, group_offsets, open_transactions_end, read_input,
-    read_postgres, read_sqlite,
+    add_tables, add_topic, create_counted_table, group_offsets, open_transactions_end, read_ends,
+    read_input, read_postgres, read_postgres_progress, read_sqlite, read_sqlite_progress,
 };
 use crate::servers::{Kafka, Postgres, unique};
 
@@ -152,6 +153,37 @@ impl Scene {
         produce(&self.client, &self.input, records, 0).await
     }
 
+    /// As [`feed`](Self::feed), by a scene that is there for nothing else.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn feed_and_pass(self, records: Vec<Planned>) -> Result<()> {
+        self.feed(records).await?;
+        self.passed();
+        Ok(())
+    }
+
+    /// Whether progress is the end of every partition.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn is_done(&self) -> Result<bool> {
+        let topics: Vec<_> = self.input.split(',').collect();
+        let ends = read_ends(&self.client, &topics).await?;
+        Ok(self.stored(&ends).await? == ends)
+    }
+
+    /// Progress of these partitions.
+    async fn stored(&self, ends: &BTreeMap<Partition, i64>) -> Result<BTreeMap<Partition, i64>> {
+        match (&self.store, self.progress) {
+            (Store::Postgres(url), Progress::Store) => {
+                read_postgres_progress(url, &self.group).await
+            }
+            (Store::Sqlite(path), Progress::Store) => read_sqlite_progress(path, &self.group).await,
+            _ => group_offsets(&self.client, &self.group, ends.keys()).await,
+        }
+    }
+
     /// Reads input, store and progress.
     ///
     /// # Errors
@@ -170,8 +202,7 @@ impl Scene {
         let order = if tables.in_order { Order::PerPartition } else { Order::Unknown };
         add_tables(&mut evidence, tables);
         if self.progress == Progress::Group {
-            evidence.progress =
-                group_offsets(&self.client, &self.group, evidence.ends.keys()).await?;
+            evidence.progress = self.stored(&evidence.ends).await?;
         }
         Ok((evidence, order))
     }

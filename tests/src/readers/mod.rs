@@ -55,6 +55,34 @@ pub async fn read_sqlite(path: &Path, group: &str) -> Result<Tables> {
     sqlite::read(path, group).await
 }
 
+/// The progress of a group in a PostgreSQL database.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn read_postgres_progress(url: &str, group: &str) -> Result<BTreeMap<Partition, i64>> {
+    postgres::read_progress(url, group).await
+}
+
+/// The progress of a group in a SQLite file.
+///
+/// # Errors
+/// When the file cannot be read.
+pub async fn read_sqlite_progress(path: &Path, group: &str) -> Result<BTreeMap<Partition, i64>> {
+    sqlite::read_progress(path, group).await
+}
+
+/// The ends of all partitions of these topics, as a reader of committed records sees them.
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn read_ends(client: &ClientConfig, topics: &[&str]) -> Result<BTreeMap<Partition, i64>> {
+    let mut ends = BTreeMap::new();
+    for topic in topics {
+        ends.extend(topic::read_ends(client, topic).await?);
+    }
+    Ok(ends)
+}
+
 /// Every record of the input topics, and their ends.
 ///
 /// # Errors

@@ -1,10 +1,12 @@
 //! The tables of PostgreSQL.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use super::Tables;
-use crate::audit::Output;
+use crate::audit::{Output, Partition};
 
 const COLUMNS: &str = "topic, partition, \"offset\", i, key, value";
 
@@ -36,21 +38,30 @@ pub(super) async fn read(url: &str, group: &str) -> Result<Tables> {
                       where group_id = $1 order by id";
         tables.dead = outputs(&mut database, select.to_owned(), Some(group)).await?;
     }
-    if exists(&mut database, "tidegate.progress").await? {
-        let rows = sqlx::query(
-            "select topic, partition, next_offset from tidegate.progress where group_id = $1",
-        )
-        .bind(group)
-        .fetch_all(&mut database)
-        .await?;
-        for row in rows {
+    tables.progress = progress(&mut database, group).await?;
+    database.close().await?;
+    Ok(tables)
+}
+
+pub(super) async fn read_progress(url: &str, group: &str) -> Result<BTreeMap<Partition, i64>> {
+    let mut database = PgConnection::connect(url).await?;
+    let progress = progress(&mut database, group).await?;
+    database.close().await?;
+    Ok(progress)
+}
+
+async fn progress(database: &mut PgConnection, group: &str) -> Result<BTreeMap<Partition, i64>> {
+    let mut progress = BTreeMap::new();
+    if exists(database, "tidegate.progress").await? {
+        let select =
+            "select topic, partition, next_offset from tidegate.progress where group_id = $1";
+        for row in sqlx::query(select).bind(group).fetch_all(database).await? {
             let partition = (row.try_get::<String, _>(0)?.into(), row.try_get(1)?);
-            let other = tables.progress.insert(partition, row.try_get(2)?);
+            let other = progress.insert(partition, row.try_get(2)?);
             ensure!(other.is_none(), "one partition has two rows of progress");
         }
     }
-    database.close().await?;
-    Ok(tables)
+    Ok(progress)
 }
 
 async fn outputs(

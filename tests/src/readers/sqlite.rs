@@ -1,5 +1,6 @@
 //! The tables of SQLite.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,11 +9,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{Connection, Row, SqliteConnection};
 
 use super::Tables;
-use crate::audit::Output;
+use crate::audit::{Output, Partition};
 
 pub(super) async fn read(path: &Path, group: &str) -> Result<Tables> {
-    let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(30));
-    let mut database = SqliteConnection::connect_with(&options).await?;
+    let mut database = open(path).await?;
     // In WAL mode a reader sees one moment from its first statement on.
     sqlx::raw_sql("begin").execute(&mut database).await?;
     // Rows are numbered as they come, and only one writer at a time can come.
@@ -28,17 +28,38 @@ pub(super) async fn read(path: &Path, group: &str) -> Result<Tables> {
                       where group_id = $1 order by id";
         tables.dead = outputs(sqlx::query(select).bind(group).fetch_all(&mut database).await?)?;
     }
-    if exists(&mut database, "tidegate_progress").await? {
+    tables.progress = progress(&mut database, group).await?;
+    database.close().await?;
+    Ok(tables)
+}
+
+pub(super) async fn read_progress(path: &Path, group: &str) -> Result<BTreeMap<Partition, i64>> {
+    let mut database = open(path).await?;
+    let progress = progress(&mut database, group).await?;
+    database.close().await?;
+    Ok(progress)
+}
+
+async fn open(path: &Path) -> Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(30));
+    Ok(SqliteConnection::connect_with(&options).await?)
+}
+
+async fn progress(
+    database: &mut SqliteConnection,
+    group: &str,
+) -> Result<BTreeMap<Partition, i64>> {
+    let mut progress = BTreeMap::new();
+    if exists(database, "tidegate_progress").await? {
         let select =
             "select topic, partition, next_offset from tidegate_progress where group_id = $1";
-        for row in sqlx::query(select).bind(group).fetch_all(&mut database).await? {
+        for row in sqlx::query(select).bind(group).fetch_all(database).await? {
             let partition = (row.try_get::<String, _>(0)?.into(), row.try_get(1)?);
-            let other = tables.progress.insert(partition, row.try_get(2)?);
+            let other = progress.insert(partition, row.try_get(2)?);
             ensure!(other.is_none(), "one partition has two rows of progress");
         }
     }
-    database.close().await?;
-    Ok(tables)
+    Ok(progress)
 }
 
 fn outputs(rows: Vec<SqliteRow>) -> Result<Vec<Output>> {

@@ -88,6 +88,17 @@ pub async fn open_transactions_end(client: &ClientConfig, topic: &str) -> Result
     .await?
 }
 
+pub(super) async fn read_ends(
+    client: &ClientConfig,
+    topic: &str,
+) -> Result<BTreeMap<Partition, i64>> {
+    let (client, topic) = (client.clone(), topic.to_owned());
+    tokio::task::spawn_blocking(move || {
+        ends(&consumer(&client, "read_committed", "reader")?, &topic)
+    })
+    .await?
+}
+
 /// What the group has stored: the next offset of each partition. A partition without one is not there.
 ///
 /// # Errors
@@ -150,6 +161,16 @@ fn read(client: &ClientConfig, topic: &str) -> Result<Log> {
     }
     log.messages.sort_by_key(|message| (message.partition, message.offset));
     Ok(log)
+}
+
+fn ends(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<Partition, i64>> {
+    let name = Arc::<str>::from(topic);
+    let mut ends = BTreeMap::new();
+    for partition in partitions(consumer, topic)? {
+        let end = consumer.fetch_watermarks(topic, partition, ANSWER)?.1;
+        ends.insert((Arc::clone(&name), partition), end);
+    }
+    Ok(ends)
 }
 
 fn own(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Message {
