@@ -67,6 +67,11 @@ impl Chance {
         rate > 0 && self.random.u16(0..1000) < rate
     }
 
+    /// Whether this kind of trouble comes at all in this run.
+    pub(super) fn is_on(&self, fault: Fault) -> bool {
+        self.rates[fault as usize] > 0
+    }
+
     /// A number below `bound`, which is not zero.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         self.random.usize(0..bound)

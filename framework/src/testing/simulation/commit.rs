@@ -49,7 +49,7 @@ impl Delivery {
         let fate = match shared.store {
             Store::Sql(_) => self.commit_sql(effects, shared),
             Store::Kafka(_) => self.commit_kafka(&batch, effects, source, shared),
-            Store::Group(_) => self.commit_group(effects, source, shared),
+            Store::Group(_) => self.commit_group(&batch, effects, source, shared),
         };
         match fate {
             Ok(fate) => {
@@ -178,6 +178,7 @@ impl Delivery {
     /// Results first; then, at least once, the group's offsets.
     fn commit_group(
         &mut self,
+        batch: &Batch<Effect>,
         effects: Effects,
         source: &Source,
         shared: &mut Shared,
@@ -213,9 +214,9 @@ impl Delivery {
         if shared.chance.hits(Fault::Abort) {
             return Ok(aborted(shared));
         }
-        match source.place() {
+        match source.place_of(batch.spans().iter().map(|span| &span.partition)) {
             Some((member, generation)) => Err(Stage::Sent(member, generation)),
-            None => Ok(Fate::Aborted(Cause::new("no member now"))),
+            None => Ok(Fate::Fenced(Cause::new("not assigned"))),
         }
     }
 
@@ -257,7 +258,8 @@ impl Delivery {
         shared: &mut Shared,
     ) -> Option<Event<Effect>> {
         let failed = |why: &str| Err(SinkError::Retry(Cause::new(why)));
-        let result = match (self.stage, source.place()) {
+        let place = source.place_of(positions.iter().map(|position| &position.partition));
+        let result = match (self.stage, place) {
             (Stage::New, Some((member, generation))) => {
                 return self.keep(Call::Admit(positions), Stage::Sent(member, generation));
             }
@@ -269,6 +271,7 @@ impl Delivery {
                     shared.history.admitted(partition, position.next.get());
                 }
                 shared.cover.saw(Seen::Admitted);
+                shared.trace.say(shared.now, || format!("sink {} admits {positions:?}", self.name));
                 if shared.chance.hits(Fault::Doubt) { failed("no answer") } else { Ok(()) }
             }
             _ => {
@@ -276,7 +279,7 @@ impl Delivery {
                 failed("illegal generation")
             }
         };
-        Some(Event::Admitted { positions, result })
+        Some(Event::Admitted(result))
     }
 }
 

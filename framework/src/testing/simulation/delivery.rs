@@ -168,8 +168,11 @@ impl Delivery {
             shared.cover.saw(Seen::ClaimAnswerLost);
             return Some(claim_failed("the answer was lost"));
         }
-        for partition in &partitions {
+        for (partition, stored) in partitions.iter().zip(&claimed) {
             self.doubtful.remove(partition);
+            if matches!(stored, Stored::Added) {
+                shared.cover.saw(Seen::Added);
+            }
         }
         let claims = requests.into_iter().zip(claimed);
         let claims = claims.map(|(r, stored)| Claim { partition: r.partition, stored });
@@ -246,8 +249,12 @@ impl Delivery {
                 Ok(())
             }
         };
-        if call == OnBehalfOf::Starts && result.is_ok() {
-            shared.cover.saw(Seen::StartStored);
+        if result.is_ok() {
+            shared.cover.saw(match (call, moves.first()) {
+                (OnBehalfOf::Seek(_), Some(to)) if to.expected > Some(to.next) => Seen::SoughtBack,
+                (OnBehalfOf::Seek(_), _) => Seen::SoughtForward,
+                (OnBehalfOf::Starts, _) => Seen::StartStored,
+            });
         }
         Some(Event::Repositioned { call, moves, result })
     }

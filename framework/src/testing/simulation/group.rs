@@ -95,10 +95,6 @@ impl Group {
         }
     }
 
-    pub(super) fn has_silent(&self) -> bool {
-        self.members.values().any(|session| session.silent_since.is_some())
-    }
-
     pub(super) fn is_settled(&self) -> bool {
         !self.unbalanced
             && self.target.is_none()

@@ -114,7 +114,7 @@ impl Log {
             entries.push(Entry { record, nature: nature(plan, chance), end });
             next += 1 + behind;
         }
-        let produced = chance.below(entries.len() + 1);
+        let produced = chance.below(entries.len() / 4 + 1);
         Self { id, entries, produced, empty_end }
     }
 

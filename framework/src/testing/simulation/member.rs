@@ -17,11 +17,12 @@ use super::pool::Pool;
 use super::source::Source;
 use super::world::Shared;
 use crate::Error;
+use crate::batch::Span;
 use crate::engine::core::{Action, Control, ControlReply, Core, Event};
 use crate::engine::observe::EngineEvent;
 use crate::engine::work::Job;
 use crate::record::Epoch;
-use crate::source::{Position, Wanted};
+use crate::source::Wanted;
 
 /// Steps without events that may follow one another before the core has nothing to do.
 const ROUNDS: usize = 20;
@@ -44,6 +45,7 @@ pub(super) struct Member {
     revocations: BTreeMap<u64, (Vec<usize>, Duration)>,
     epochs: BTreeMap<usize, Epoch>,
     commits_out: usize,
+    last_commit: Option<(Span, usize)>,
     pub(super) stopping: bool,
     pub(super) frozen_until: Option<Duration>,
     pub(super) finished: Option<Result<(), Error>>,
@@ -52,7 +54,7 @@ pub(super) struct Member {
 /// What is asked of others than the sink; answers come in any order.
 pub(super) enum Ask {
     Resolve(crate::engine::core::Call, Vec<Wanted>),
-    Prove(Vec<Position>),
+    Prove,
 }
 
 /// What a request was.
@@ -84,6 +86,7 @@ impl Member {
             revocations: BTreeMap::new(),
             epochs: BTreeMap::new(),
             commits_out: 0,
+            last_commit: None,
             stopping: false,
             frozen_until: None,
             finished: None,
@@ -209,7 +212,9 @@ impl Member {
             }
             Event::Revoked { id, partitions, deadline } => {
                 let names: Vec<usize> = number_of(partitions);
-                self.mine.retain(|p| !names.contains(p));
+                if !shared.plan.is_at_most_once() {
+                    self.mine.retain(|p| !names.contains(p));
+                }
                 let now = shared.now - self.origin;
                 let deadline = (*deadline).min(now + shared.plan.limits.drain_max);
                 let numbers = names.iter().map(|p| *p as i64).collect();
@@ -252,7 +257,7 @@ impl Member {
             Event::Resolved { result, .. } => ("resolved", vec![i64::from(result.is_ok())]),
             Event::Repositioned { result, .. } => ("repositioned", vec![i64::from(result.is_ok())]),
             Event::Proved(result) => ("proved", vec![i64::from(result.is_ok())]),
-            Event::Admitted { result, .. } => ("admitted", vec![i64::from(result.is_ok())]),
+            Event::Admitted(result) => ("admitted", vec![i64::from(result.is_ok())]),
             Event::PartitionFailed { partition, .. } => ("failed", vec![number(partition) as i64]),
             Event::Released { .. } => ("released", vec![]),
             Event::Ends(_) => ("ends", vec![]),
@@ -281,7 +286,7 @@ impl Member {
                 self.source.reposition(&starts);
             }
             Action::Resolve { call, wanted } => self.asks.push(Ask::Resolve(call, wanted)),
-            Action::Prove(positions) => self.asks.push(Ask::Prove(positions)),
+            Action::Prove(_) => self.asks.push(Ask::Prove),
             Action::Mirror(_) => {}
             Action::Claim(requests) => self.delivery.call(Call::Claim(requests)),
             Action::Reposition { call, moves } => {
@@ -365,7 +370,9 @@ impl Member {
     fn check_jobs(&mut self, jobs: &[Job], shared: &mut Shared) {
         for record in jobs.iter().flat_map(|job| &job.tickets).map(|ticket| &ticket.record) {
             let partition = number(&record.partition);
-            if !self.mine.contains(&partition) || self.paused.contains(&partition) || self.stopping {
+            // What is admitted will not be read again: it is run to the end.
+            let stopping = self.stopping && !shared.plan.is_at_most_once();
+            if !self.mine.contains(&partition) || self.paused.contains(&partition) || stopping {
                 shared.fail(format!(
                     "m{}: {record:?} is started, assigned {:?}, paused {:?}, stopping {}",
                     self.number, self.mine, self.paused, self.stopping

@@ -78,7 +78,7 @@ impl Plan {
             workers: 1 + chance.below(4),
             run_max: 1 + chance.below(5),
             forgets_epochs: false,
-            actions: 200 + chance.below(900),
+            actions: 300 + chance.below(2700),
         }
     }
 

@@ -41,6 +41,9 @@ struct Active {
     waiting: std::collections::VecDeque<Ticket>,
     running: Option<Ticket>,
     hangs: bool,
+    /// The first and the last record it began with.
+    first: u64,
+    last: u64,
 }
 
 impl Pool {
@@ -48,6 +51,8 @@ impl Pool {
         self.jobs.extend(jobs.into_iter().map(|job| Active {
             key: job.key,
             gate: job.gate,
+            first: job.tickets.first().map_or(0, |ticket| ticket.seq),
+            last: job.tickets.last().map_or(0, |ticket| ticket.seq),
             waiting: job.tickets.into(),
             running: None,
             hangs: false,
@@ -166,15 +171,14 @@ impl Pool {
     /// The job that holds this record is abandoned: nothing more is heard of it.
     pub(super) fn write_off(&mut self, key: LaneKey, seq: u64) {
         self.finished.retain(|done| done.key != key || done.seq < seq);
-        let holds = |job: &Active| {
-            let running = job.running.as_ref().is_some_and(|ticket| ticket.seq == seq);
-            job.key == key && (running || job.waiting.iter().any(|ticket| ticket.seq == seq))
-        };
+        let holds = |job: &Active| job.key == key && (job.first..=job.last).contains(&seq);
         if let Some(at) = self.jobs.iter().position(holds) {
             let job = self.jobs.swap_remove(at);
-            if let Some(ticket) = job.running {
-                self.no_longer_runs(key.epoch, &ticket);
-            }
+            // What had been run behind the written-off record is run once more.
+            let again = job.first..=job.last;
+            self.order.retain(|(_, epoch, _), (last, _)| {
+                *epoch != key.epoch || !again.contains(last)
+            });
         }
     }
 }

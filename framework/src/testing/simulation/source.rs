@@ -32,6 +32,8 @@ pub(super) struct Source {
     /// When its process began: the core counts from there.
     origin: Duration,
     closed: bool,
+    /// It hears nothing of the group before this time.
+    deaf_until: Duration,
 }
 
 /// The rebalance under way on this side.
@@ -73,7 +75,12 @@ impl Source {
             owned_before: BTreeSet::new(),
             origin,
             closed: false,
+            deaf_until: Duration::ZERO,
         }
+    }
+
+    pub(super) fn deafen(&mut self, until: Duration) {
+        self.deaf_until = until;
     }
 
     pub(super) fn member(&self) -> Option<u32> {
@@ -102,7 +109,7 @@ impl Source {
 
     /// Hears the group; `false` if there was nothing to hear.
     pub(super) fn poll(&mut self, shared: &mut Shared) -> bool {
-        if self.closed {
+        if self.closed || self.deaf_until > shared.now {
             return false;
         }
         let Some(member) = self.member else {
@@ -341,6 +348,17 @@ impl Source {
     /// Its place in the group.
     pub(super) fn place(&self) -> Option<(u32, u32)> {
         (self.generation > 0).then_some((self.member?, self.generation))
+    }
+
+    /// Its place in the group, if all these partitions are its own: the group's offsets are taken
+    /// from any member, so nobody else would refuse them.
+    pub(super) fn place_of<'a>(
+        &self,
+        partitions: impl IntoIterator<Item = &'a PartitionId>,
+    ) -> Option<(u32, u32)> {
+        let mut partitions = partitions.into_iter();
+        partitions.all(|id| self.cursors.contains_key(&number(id))).then_some(())?;
+        self.place()
     }
 
     /// Whether a partition is its own, one that it is being given included.

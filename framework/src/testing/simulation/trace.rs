@@ -3,18 +3,25 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How many of the last lines a failing run shows.
+/// How many of the last lines a failing run shows, unless `TIDEGATE_LINES` says otherwise.
 const LINES: usize = 400;
+
+/// A line that was among so many last ones is not shown again: a run that goes round and round
+/// would show nothing else.
+const REPEATS: usize = 4;
 
 pub(super) struct Trace {
     hash: u64,
     lines: Option<VecDeque<String>>,
+    lines_max: usize,
 }
 
 impl Trace {
     /// Words cost more than the run itself: they are written only when a failure is shown.
     pub(super) fn new(with_words: bool) -> Self {
-        Self { hash: 0xcbf2_9ce4_8422_2325, lines: with_words.then(VecDeque::new) }
+        let lines = with_words.then(VecDeque::new);
+        let asked = std::env::var("TIDEGATE_LINES").ok().and_then(|lines| lines.parse().ok());
+        Self { hash: 0xcbf2_9ce4_8422_2325, lines, lines_max: asked.unwrap_or(LINES) }
     }
 
     /// Something happened.
@@ -31,10 +38,14 @@ impl Trace {
     /// Adds a line without changing the hash.
     pub(super) fn say(&mut self, now: Duration, line: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.lines {
-            if lines.len() == LINES {
+            let line = line();
+            if lines.iter().rev().take(REPEATS).any(|known| known.ends_with(&line)) {
+                return;
+            }
+            if lines.len() == self.lines_max {
                 lines.pop_front();
             }
-            lines.push_back(format!("{:>9.3} {}", now.as_secs_f64(), line()));
+            lines.push_back(format!("{:>9.3} {line}", now.as_secs_f64()));
         }
     }
 

@@ -1,17 +1,20 @@
 //! What goes wrong while a run is young, and how it calms down.
 
+use std::time::Duration;
+
 use super::chance::Fault;
 use super::coverage::Seen;
 use super::member::{Asked, Member};
 use super::plan::{StoreKind, ms};
 use super::world::{Shared, World, answer_one};
 use crate::engine::core::{Control, PartitionState, SeekTo};
-use crate::policy::Then;
 use crate::record::Offset;
 
 /// Rounds after which a run that has calmed down must be done, and the time they may take.
 const ROUNDS_MAX: usize = 30_000;
 const CALM_SECONDS: u64 = 180;
+/// How often somebody looks after the members then.
+const LOOKS_EVERY: Duration = ms(200);
 
 impl World {
     /// One kind of trouble, for one member.
@@ -34,7 +37,7 @@ impl World {
             Fault::Stop,
         ];
         let kind = kinds[shared.chance.below(kinds.len())];
-        if !shared.chance.hits(kind) {
+        if !shared.chance.is_on(kind) || !shared.chance.one_in(3) {
             return;
         }
         shared.trace.say(shared.now, || format!("m{at} {kind:?}"));
@@ -45,6 +48,8 @@ impl World {
                 if let Some(id) = member.source.member() {
                     shared.group.remove(id);
                 }
+                // It goes on for a while as if nothing had happened.
+                member.source.deafen(shared.now + ms(shared.chance.between(0, 1500)));
             }
             Fault::Pause => pause_or_resume(member, shared),
             Fault::Seek => seek(member, shared),
@@ -72,6 +77,7 @@ impl World {
         self.shared.chance.calm();
         self.shared.logs.produce_all();
         let deadline = self.shared.now + ms(CALM_SECONDS * 1000);
+        let mut looked = Duration::ZERO;
         for _ in 0..ROUNDS_MAX {
             if self.shared.wrong.is_some() || self.is_done() {
                 break;
@@ -80,7 +86,10 @@ impl World {
                 self.stuck("is not drained");
                 return;
             }
-            self.operate();
+            if looked + LOOKS_EVERY <= self.shared.now {
+                looked = self.shared.now;
+                self.operate();
+            }
             if !self.round() {
                 self.wait();
             }
@@ -96,18 +105,15 @@ impl World {
     }
 
     fn is_done(&self) -> bool {
-        self.members.iter().all(Option::is_some)
+        let mut living = self.members.iter().flatten();
+        let stays_down = self.shared.stays_down();
+        if stays_down && living.clone().next().is_none() {
+            return true;
+        }
+        (stays_down || self.members.iter().all(Option::is_some))
             && self.shared.is_drained()
             && self.shared.group.is_settled()
-            && self.members.iter().flatten().all(|member| member.waiting.is_empty())
-            || self.ends_by_a_record()
-    }
-
-    /// With a policy of stop and a record that never works there is no end to reach.
-    fn ends_by_a_record(&self) -> bool {
-        self.shared.plan.policy.then() == Then::Stop
-            && self.shared.plan.has_last_resort
-            && self.members.iter().flatten().next().is_none()
+            && living.all(|member| member.waiting.is_empty())
     }
 
     /// Everybody does everything there is to do; `false` if there was nothing.
@@ -153,8 +159,7 @@ impl World {
         for at in 0..self.members.len() {
             let shared = &mut self.shared;
             let Some(member) = &mut self.members[at] else {
-                let refuses = shared.plan.policy.then() == Then::Stop && shared.plan.has_last_resort;
-                if !refuses {
+                if !shared.stays_down() {
                     self.members[at] = Some(Member::new(at, shared));
                 }
                 continue;
@@ -165,12 +170,15 @@ impl World {
             if !member.paused.is_empty() {
                 member.ask(Control::Resume(None), Asked::Resume(None), shared);
             }
-            for (partition, offset) in member.pool.hung() {
-                let (partition, offset) = (shared.logs.id(partition), Offset::new(offset));
-                member.ask(Control::Skip { partition, offset }, Asked::Other, shared);
+            let hung = member.pool.hung();
+            let status = member.core.status().partitions;
+            for holder in status.iter().filter_map(|p| p.holder.as_ref()) {
+                let (partition, offset) = (holder.record.partition.clone(), holder.record.offset);
+                if hung.contains(&(super::log::number(&partition), offset.get())) {
+                    member.ask(Control::Skip { partition, offset }, Asked::Other, shared);
+                }
             }
-            let stopped = member.core.status().partitions.into_iter();
-            for partition in stopped.filter(|p| matches!(p.state, PartitionState::Stopped(_))) {
+            for partition in status.into_iter().filter(|p| matches!(p.state, PartitionState::Stopped(_))) {
                 let to = SeekTo::Offset(partition.committed);
                 let partition = partition.partition;
                 let asked = Asked::Seek(super::log::number(&partition));
@@ -218,6 +226,8 @@ fn freeze(member: &mut Member, shared: &mut Shared) {
     if let Some(id) = member.source.member() {
         shared.group.silent(id, Some(shared.now));
     }
+    let longer = ms(shared.chance.between(0, 300));
+    member.source.deafen(member.frozen_until.unwrap_or_default() + longer);
 }
 
 fn pause_or_resume(member: &mut Member, shared: &mut Shared) {

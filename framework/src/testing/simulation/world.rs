@@ -16,6 +16,7 @@ use super::store::Store;
 use super::trace::Trace;
 use crate::Cause;
 use crate::engine::core::{Call, Event};
+use crate::policy::Then;
 use crate::record::{Offset, PartitionId};
 use crate::source::{Resolved, SourceError, Unresolved, Wanted};
 
@@ -41,7 +42,7 @@ impl Shared {
         let mut plan = Plan::new(&mut chance);
         change(&mut plan);
         let logs = Logs::new(&plan, &mut chance);
-        let mut history = History::new(plan.partitions, plan.policy.then());
+        let mut history = History::new(plan.partitions, plan.policy.then(), plan.is_at_most_once());
         let mut trace = Trace::new(with_words);
         trace.say(Duration::ZERO, || {
             format!(
@@ -90,6 +91,12 @@ impl Shared {
         (0..self.logs.len()).all(|p| self.history.progress(p) == Some(self.logs.get(p).end()))
     }
 
+    /// With a policy of stop and a record that never works there is no end to reach: what has ended
+    /// is not started again.
+    pub(super) fn stays_down(&self) -> bool {
+        self.plan.policy.then() == Then::Stop && self.plan.has_last_resort
+    }
+
     pub(super) fn tick_store(&mut self) -> bool {
         let Self { now, chance, history, logs, cover, store, .. } = self;
         match store.tick(*now, chance, history, logs, cover) {
@@ -120,7 +127,7 @@ impl Shared {
                 };
                 Event::Resolved { call, result }
             }
-            Ask::Prove(_) => {
+            Ask::Prove => {
                 let place = member.source.place();
                 let accepted = place.is_some_and(|(m, generation)| self.group.accepts(m, generation));
                 let lost = self.chance.hits(Fault::ProofFails);
@@ -222,16 +229,17 @@ impl World {
     fn act(&mut self) {
         let at = self.shared.chance.below(self.members.len());
         match self.shared.chance.below(100) {
-            0..30 => self.with(at, |member, shared| member.step(shared, false)),
-            30..50 => self.with(at, |member, shared| _ = member.pool.work(shared)),
-            50..64 => self.with(at, |member, shared| _ = member.source.read(shared)),
-            64..70 => self.with(at, |member, shared| _ = member.source.poll(shared)),
-            70..82 => self.with(at, |member, shared| _ = member.deliver(shared)),
-            82..85 => self.with(at, |member, shared| _ = answer_one(member, shared)),
-            85 => _ = self.shared.tick_store(),
-            86 | 87 => _ = self.shared.tick_group(),
-            88..94 => self.pass_time(),
-            94 | 95 => {
+            0..30 => self.with(at, turn),
+            30..46 => self.with(at, |member, shared| member.step(shared, false)),
+            46..58 => self.with(at, |member, shared| _ = member.pool.work(shared)),
+            58..66 => self.with(at, |member, shared| _ = member.source.read(shared)),
+            66..70 => self.with(at, |member, shared| _ = member.source.poll(shared)),
+            70..80 => self.with(at, |member, shared| _ = member.deliver(shared)),
+            80..84 => self.with(at, |member, shared| _ = answer_one(member, shared)),
+            84 => _ = self.shared.tick_store(),
+            85 | 86 => _ = self.shared.tick_group(),
+            87..95 => self.pass_time(),
+            95..98 => {
                 let partition = self.shared.chance.below(self.shared.logs.len());
                 let records = 1 + self.shared.chance.below(5);
                 self.shared.logs.produce(partition, records);
@@ -252,10 +260,10 @@ impl World {
 
     fn pass_time(&mut self) {
         let chance = &mut self.shared.chance;
-        let millis = match chance.below(100) {
-            0..50 => chance.between(1, 5),
-            50..85 => chance.between(5, 50),
-            85..98 => chance.between(50, 400),
+        let millis = match chance.below(200) {
+            0..120 => chance.between(1, 5),
+            120..190 => chance.between(5, 40),
+            190..199 => chance.between(50, 400),
             _ => chance.between(400, 2000),
         };
         self.advance_to(self.shared.now + ms(millis));
@@ -300,6 +308,19 @@ impl World {
             }
         }
     }
+}
+
+/// A little of everything, as when nothing stands in the way.
+fn turn(member: &mut Member, shared: &mut Shared) {
+    member.source.poll(shared);
+    member.source.read(shared);
+    for _ in 0..shared.chance.below(6) {
+        member.pool.work(shared);
+    }
+    while answer_one(member, shared) {}
+    member.step(shared, true);
+    while shared.chance.below(4) > 0 && member.deliver(shared) {}
+    member.step(shared, true);
 }
 
 /// Answers one question of a member.

@@ -7,7 +7,7 @@ use super::super::plan::StoreKind;
 use super::super::store::Store;
 use super::super::world::Shared;
 use super::Member;
-use crate::batch::Batch;
+use crate::batch::{Batch, Outcome};
 use crate::source::Start;
 
 impl Member {
@@ -27,6 +27,16 @@ impl Member {
         self.commits_out += 1;
         if self.commits_out > 1 {
             shared.fail(format!("m{}: two commits are out", self.number));
+        }
+        let begins = batch.spans()[0].clone();
+        let before = self.last_commit.replace((begins.clone(), batch.len()));
+        if before.is_some_and(|(span, records)| {
+            span.first == begins.first && records > 1 && records / 2 == batch.len()
+        }) {
+            shared.cover.saw(Seen::InHalves);
+        }
+        if batch.finished().iter().any(|f| matches!(f.outcome, Outcome::Filtered)) {
+            shared.cover.saw(Seen::Filtered);
         }
         let status = self.core.status();
         for span in batch.spans() {
