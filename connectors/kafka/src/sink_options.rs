@@ -108,6 +108,9 @@ pub(crate) fn producer_config(kafka: &Kafka) -> Result<ClientConfig, Error> {
         .set("partitioner", "murmur2_random")
         .set("delivery.report.only.error", "true")
         .set("queue.buffering.max.messages", "20000")
+        // A transaction that follows another at once is told to come back while the broker still
+        // ends the first: with librdkafka's 100 ms that would be a step in every such commit.
+        .set("retry.backoff.ms", "10")
         .set("linger.ms", "1");
     Ok(config)
 }
