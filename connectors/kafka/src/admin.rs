@@ -9,12 +9,13 @@ use tidegate::Error;
 use tidegate::record::{Offset, PartitionId, Timestamp};
 use tidegate::source::{Position, Unresolved, Wanted};
 
+use crate::consumer_options::StartPolicy;
 use crate::context::{Consumer, Context};
 use crate::ffi::{self, Failure};
 use crate::helper::Helper;
 use crate::resolve::Resolver;
 use crate::settings::Kafka;
-use crate::source::{KnownTopics, StartPolicy};
+use crate::source::KnownTopics;
 use crate::start;
 
 /// How long one question may take.

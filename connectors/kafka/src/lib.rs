@@ -2,6 +2,7 @@
 
 mod admin;
 mod commits;
+mod consumer_options;
 mod context;
 mod error;
 mod ffi;
@@ -13,6 +14,7 @@ mod membership;
 mod message;
 mod meters;
 pub mod metrics;
+mod notes;
 mod offsets;
 mod outbox;
 mod partition;
@@ -21,10 +23,12 @@ mod plain_sink;
 mod position;
 mod producer;
 mod rebalance;
+mod replacement;
 mod resolve;
 mod security;
 mod settings;
 mod sink;
+mod sink_options;
 mod source;
 mod start;
 #[cfg(feature = "testing")]
@@ -34,6 +38,7 @@ mod transaction;
 mod wake;
 
 pub use admin::{Admin, LogRange};
+pub use consumer_options::{GroupProtocol, StartPolicy};
 #[cfg(feature = "limit")]
 #[doc(hidden)]
 pub use ffi::limit;
@@ -48,4 +53,4 @@ pub use plain_sink::KafkaPlainSink;
 pub use security::{OauthToken, Security};
 pub use settings::Kafka;
 pub use sink::KafkaSink;
-pub use source::{GroupProtocol, KafkaSource, StartPolicy, Topics};
+pub use source::{KafkaSource, Topics};
