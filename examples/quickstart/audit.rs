@@ -1,7 +1,7 @@
 //! What is in the database, counted by plain SQL.
 
 use anyhow::Result;
-use tidegate_examples::show::{Table, thousands};
+use tidegate_examples::show::{Checks, Table, thousands};
 
 use crate::input::Sent;
 use crate::store::{Database, Store};
@@ -81,32 +81,24 @@ pub(crate) async fn print(
     let agreed = agreements.iter().filter(|kill| kill.progress == kill.results).count();
     let duplicates = found.rows + found.dead - found.different;
     let miles = found.row_miles + found.dead_miles;
-    let lines = [
-        Line::fact("records sent", sent.records, ""),
-        Line::fact("rows stored", found.rows, ""),
-        Line::fact("dead letters", found.dead, ""),
-        Line::check("duplicates", duplicates, 0, ""),
-        Line::check("lost", sent.records - found.different, 0, ""),
-        Line::fact("miles sent", sent.miles, ""),
-        Line::check("miles stored", miles, sent.miles, "rows and dead letters"),
-        Line::check("wrong route totals", found.wrong_routes, 0, &{
-            format!("of {} routes", thousands(found.routes))
-        }),
-        Line::check("progress", found.progress, sent.records, ""),
-        Line::check(
-            "rows = progress",
-            i64::try_from(agreed)?,
-            i64::try_from(agreements.len())?,
-            "kills, looked at right after each",
-        ),
-    ];
-    println!("\nWhat plain SQL finds ({})\n", store.describe());
-    for line in &lines {
-        println!("{line}");
-    }
+    let checks = Checks::default()
+        .fact("records sent", sent.records)
+        .fact("rows stored", found.rows)
+        .fact("dead letters", found.dead)
+        .equal("duplicates", duplicates, 0)
+        .equal("lost", sent.records - found.different, 0)
+        .fact("miles sent", sent.miles)
+        .equal("miles stored", miles, sent.miles)
+        .note("rows and dead letters")
+        .equal("wrong route totals", found.wrong_routes, 0)
+        .note(format_args!("of {} routes", thousands(found.routes)))
+        .equal("progress", found.progress, sent.records)
+        .equal("rows = progress", i64::try_from(agreed)?, i64::try_from(agreements.len())?)
+        .note("kills, looked at right after each");
+    println!("\nWhat plain SQL finds ({})\n\n{checks}", store.describe());
     letters(database).await?;
     busiest(database).await?;
-    Ok(lines.iter().all(|line| line.agrees != Some(false)))
+    Ok(checks.agree())
 }
 
 /// The dead letters, with where they came from and why.
@@ -114,7 +106,6 @@ async fn letters(database: &mut Database) -> Result<()> {
     let letters: Vec<(String, i32, i64, String)> = database
         .rows("SELECT topic, partition, \"offset\", error FROM {dead_letter} ORDER BY 1, 2, 3")
         .await?;
-    println!();
     for (topic, partition, offset, error) in letters.iter().take(5) {
         println!("  dead letter {topic}/{partition}/{offset}: {error}");
     }
@@ -142,40 +133,4 @@ async fn busiest(database: &mut Database) -> Result<()> {
     }
     println!("{table}");
     Ok(())
-}
-
-/// A number and, if there is one that it should be, whether it is.
-#[derive(Debug)]
-struct Line {
-    label: &'static str,
-    number: i64,
-    agrees: Option<bool>,
-    note: String,
-}
-
-impl Line {
-    fn fact(label: &'static str, number: i64, note: &str) -> Self {
-        Self { label, number, agrees: None, note: note.to_owned() }
-    }
-
-    fn check(label: &'static str, number: i64, wanted: i64, note: &str) -> Self {
-        let note = match number == wanted {
-            true => note.to_owned(),
-            false => format!("expected {} {note}", thousands(wanted)),
-        };
-        Self { label, number, agrees: Some(number == wanted), note }
-    }
-}
-
-impl std::fmt::Display for Line {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mark = match self.agrees {
-            None => " ",
-            Some(true) => "✓",
-            Some(false) => "✗",
-        };
-        let line =
-            format!("  {:<20}{:>12}  {mark} {}", self.label, thousands(self.number), self.note);
-        f.write_str(line.trim_end())
-    }
 }

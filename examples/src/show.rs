@@ -62,8 +62,88 @@ impl fmt::Display for Table {
 }
 
 fn is_number(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_digit() || c == '-')
-        && text.chars().all(|c| c.is_ascii_digit() || "-,.".contains(c))
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    digits.starts_with(|c: char| c.is_ascii_digit())
+        && digits.chars().all(|c| c.is_ascii_digit() || ",.".contains(c))
+}
+
+/// Numbers that were found, some of which must be what was expected.
+#[derive(Clone, Debug, Default)]
+pub struct Checks(Vec<Check>);
+
+#[derive(Clone, Debug)]
+struct Check {
+    label: &'static str,
+    found: String,
+    agrees: Option<bool>,
+    note: String,
+}
+
+impl Checks {
+    /// A number to be told.
+    #[must_use]
+    pub fn fact(mut self, label: &'static str, number: i64) -> Self {
+        let (found, note) = (thousands(number), String::new());
+        self.0.push(Check { label, found, agrees: None, note });
+        self
+    }
+
+    /// A number that must be this one.
+    #[must_use]
+    pub fn equal(self, label: &'static str, number: i64, expected: i64) -> Self {
+        self.equal_text(label, thousands(number), thousands(expected))
+    }
+
+    /// A text that must be this one.
+    #[must_use]
+    pub fn equal_text(mut self, label: &'static str, found: String, expected: String) -> Self {
+        let agrees = found == expected;
+        let note = if agrees { String::new() } else { format!("{expected} expected") };
+        self.0.push(Check { label, found, agrees: Some(agrees), note });
+        self
+    }
+
+    /// Says something about the newest number.
+    #[must_use]
+    pub fn note(mut self, note: impl fmt::Display) -> Self {
+        if let Some(check) = self.0.last_mut() {
+            check.note = format!("{} {note}", check.note).trim().to_owned();
+        }
+        self
+    }
+
+    /// Whether everything is as expected.
+    pub fn agree(&self) -> bool {
+        self.0.iter().all(|check| check.agrees != Some(false))
+    }
+
+    /// Prints all, below this headline.
+    ///
+    /// # Errors
+    /// If something is not as expected.
+    pub fn verify(&self, headline: &str) -> anyhow::Result<()> {
+        println!("{headline}\n\n{self}");
+        let wrong = self.0.iter().filter(|check| check.agrees == Some(false));
+        let wrong: Vec<&str> = wrong.map(|check| check.label).collect();
+        anyhow::ensure!(wrong.is_empty(), "not as expected: {}", wrong.join(", "));
+        Ok(())
+    }
+}
+
+impl fmt::Display for Checks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.0.iter().map(|check| check.found.chars().count()).max().unwrap_or(0);
+        for Check { label, found, agrees, note } in &self.0 {
+            let mark = match agrees {
+                None => ' ',
+                Some(true) => '✓',
+                Some(false) => '✗',
+            };
+            let line = format!("  {label:<20}  {found:>width$}  {mark} {note}");
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -80,13 +160,28 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_is_not_as_expected_fails_the_whole() {
+        let good = Checks::default().fact("sent", 1_000).equal("rows", 999, 999).note("of 1,000");
+        assert!(good.agree() && good.verify("all").is_ok());
+        assert_eq!(
+            good.to_string(),
+            "  sent                  1,000\n  rows                    999  ✓ of 1,000\n"
+        );
+        let bad = good.equal("lost", 1, 0);
+        assert!(!bad.agree());
+        let error = bad.verify("all").expect_err("one is wrong").to_string();
+        assert_eq!(error, "not as expected: lost");
+        assert!(bad.to_string().ends_with("1  ✗ 0 expected\n"), "{bad}");
+    }
+
+    #[test]
     fn numbers_stand_to_the_right_and_text_to_the_left() {
         let mut table = Table::new(["route", "flights"]);
         table.row(["LAX-PHX".to_owned(), "9".to_owned()]);
-        table.row(["X".to_owned(), "1,000".to_owned()]);
+        table.row(["2001-01-01".to_owned(), "-1,000".to_owned()]);
         assert_eq!(
             table.to_string(),
-            "  route    flights\n  ───────  ───────\n  LAX-PHX        9\n  X          1,000\n"
+            "  route       flights\n  ──────────  ───────\n  LAX-PHX           9\n  2001-01-01   -1,000\n"
         );
     }
 }

@@ -25,7 +25,7 @@ async fn refused(sink: Postgres<Item>, says: &str) -> String {
 /// A user with no rights, who goes with the database.
 async fn user(lab: &Database) -> String {
     let name = format!("tidegate_{}", Uuid::new_v4().simple());
-    lab.run(&format!("CREATE ROLE {name} LOGIN")).await;
+    lab.run(&format!("CREATE ROLE {name} LOGIN PASSWORD '{name}'")).await;
     name
 }
 

@@ -74,10 +74,7 @@ async fn serve<O: Send + Sync + 'static>(
                 let result = delivery.reposition(&moves).await;
                 Event::Repositioned { call, moves, result }
             }
-            Call::Admit(positions) => {
-                let result = delivery.admit(&positions).await;
-                Event::Admitted { positions, result }
-            }
+            Call::Admit(positions) => Event::Admitted(delivery.admit(&positions).await),
             Call::Commit(batch) => {
                 let (batch, fate) = delivery.commit(batch).await;
                 Event::Committed { batch, fate }

@@ -306,7 +306,7 @@ impl<O: Send + Sync + 'static> TestDriver<O> {
         for position in &positions {
             self.progress.insert(position.partition.clone(), position.next);
         }
-        self.pending.push(Event::Admitted { positions, result: Ok(()) });
+        self.pending.push(Event::Admitted(Ok(())));
     }
 
     /// Stores a batch; its results are moved out of it, so they need not be cloned.

@@ -6,6 +6,8 @@
 
 mod broker;
 mod driver;
+#[cfg(test)]
+mod simulation;
 mod sink;
 mod source;
 

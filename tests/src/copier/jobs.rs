@@ -83,10 +83,17 @@ fn table() -> Table<Copied> {
         .int4("pid", |copied| copied.pid)
 }
 
+/// The advisory lock under which the table is created: any number nobody else uses.
+const CREATING: i64 = 0x7469_6465;
+
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS copied (topic text, partition int, \
     \"offset\" bigint, i int, key BYTES, value BYTES, pid int)";
 
-/// Creates the table in PostgreSQL when it is missing.
+/// Creates the table in PostgreSQL when it is missing, one copier at a time.
+///
+/// What is missing is what a statement would not find: `IF NOT EXISTS` looks only into the first
+/// schema of the search path, which for a user of the name `tidegate` is the one of the
+/// bookkeeping tables as soon as that exists.
 ///
 /// # Errors
 /// If the database does not answer, or refuses.
@@ -94,20 +101,12 @@ pub async fn create_in_postgres(url: &str) -> Result<(), Error> {
     let create = async {
         let mut database = sqlx::PgConnection::connect(url).await?;
         let create = CREATE.replace("BYTES", "bytea");
-        // Several copiers start together: of two that create at once, one may lose.
-        for last in [false, true] {
-            // `IF NOT EXISTS` looks only where it would create, which need not be where the table is: for a user
-            // named as the schema of the bookkeeping, that schema comes first as soon as it exists.
-            let found = "SELECT to_regclass('copied') IS NOT NULL";
-            if sqlx::query_scalar(found).fetch_one(&mut database).await? {
-                break;
-            }
-            match sqlx::raw_sql(sqlx::AssertSqlSafe(create.as_str())).execute(&mut database).await {
-                Err(error) if last => return Err(error),
-                Err(_) => continue,
-                Ok(_) => break,
-            }
-        }
+        let once = format!(
+            "SELECT pg_advisory_lock({CREATING}); \
+             DO $$ BEGIN IF to_regclass('copied') IS NULL THEN {create}; END IF; END $$"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(once)).execute(&mut database).await?;
+        // The lock ends with the session.
         database.close().await
     };
     create.await.map_err(|error| {

@@ -38,10 +38,10 @@ impl Database {
         format!("postgres://{user}@{host}/{}?{query}", self.name)
     }
 
-    /// The same for another user, who needs no password.
+    /// The same for another user, whose password is the name.
     pub(crate) fn url_as(&self, user: &str) -> String {
         let (_, host, query) = self.parts();
-        format!("postgres://{user}@{host}/{}?{query}", self.name)
+        format!("postgres://{user}:{user}@{host}/{}?{query}", self.name)
     }
 
     /// The same through a port of this machine.
@@ -78,6 +78,9 @@ impl Lab for Database {
         let database =
             Self { name: format!("tidegate_test_{}", Uuid::new_v4().simple()), server: server() };
         run_on(&database.server, format!("CREATE DATABASE {}", database.name)).await;
+        // A user of the name of the bookkeeping schema would find that schema first.
+        let path = format!("ALTER DATABASE {} SET search_path = public", database.name);
+        run_on(&database.server, path).await;
         database
     }
 

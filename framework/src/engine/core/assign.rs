@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Action, Core, Partition, Phase};
+use crate::delivery::Guarantee;
 use crate::engine::observe::EngineEvent;
 use crate::engine::work::Gate;
 use crate::error::Error;
@@ -55,9 +56,13 @@ impl<O> Core<O> {
                 credit_bytes: 0,
                 broken: None,
                 end: None,
-                paused: self.paused_all,
-                frozen: false,
+                paused: self.pauses.holds(&assigned.partition),
+                revoking: false,
+                released: false,
+                seeking: false,
                 unadmitted: VecDeque::new(),
+                admitted: Offset::ZERO,
+                finishes_admitted: self.config.guarantee == Guarantee::AtMostOnce,
                 assignment: Some(id),
                 reported_stuck: None,
                 id: assigned.partition,
@@ -94,6 +99,7 @@ impl<O> Core<O> {
         };
         let partition = self.slots[slot as usize].take().expect("indexed slots are filled");
         partition.gate.close();
+        self.totals.given_up += partition.admitted_open() as u64;
         let records = partition.tracker.len() + partition.cut_records;
         if records > 0 {
             let epoch = partition.epoch;
@@ -162,15 +168,20 @@ impl<O> Core<O> {
                 };
                 if partition.assignment == Some(pending.id) {
                     partition.assignment = None;
-                    starts.extend(partition.begin());
+                    if !partition.is_frozen() {
+                        starts.extend(partition.begin());
+                    }
                 }
             }
             tell_started(&starts, actions);
             actions.push(Action::AnswerAssigned { id: pending.id, starts });
         }
         let mut late = Vec::new();
+        if self.stopping.is_some() {
+            return;
+        }
         for partition in self.partitions_mut() {
-            if partition.assignment.is_none() && !partition.frozen {
+            if partition.assignment.is_none() && !partition.is_frozen() {
                 late.extend(partition.begin());
             }
         }

@@ -7,10 +7,17 @@ use super::{Action, Call, Core, Phase};
 use crate::delivery::Progress;
 use crate::engine::observe::EngineEvent;
 use crate::error::Error;
-use crate::record::{Epoch, PartitionId};
+use crate::record::{Epoch, Offset, PartitionId};
 use crate::sink::{Claim, ClaimRequest, CommitError, Move, SinkError, Stored};
-use crate::source::{Position, Resolved, SourceError, Unresolved, Wanted};
+use crate::source::{Resolved, SourceError, Unresolved, Wanted};
 use crate::tracker::Tracker;
+
+/// A claim that is out: which partitions, under which epochs, and on whose behalf.
+pub(super) struct Asked {
+    partitions: Vec<(PartitionId, Epoch)>,
+    /// A commit is in doubt: the answer tells what became of it.
+    for_doubt: bool,
+}
 
 /// First wait after a failed claim; it doubles up to five seconds.
 pub(super) const CLAIM_BACKOFF: Duration = Duration::from_millis(100);
@@ -19,8 +26,11 @@ impl<O> Core<O> {
     /// Sends the claims that are due, one call at a time, and the questions behind them.
     pub(super) fn pump_claims(&mut self, actions: &mut Vec<Action<O>>) {
         self.pump_proof(actions);
-        if self.claim_out.is_none() && self.stopping.is_none() {
+        if !self.sink_busy {
             self.send_claim(actions);
+        }
+        if !self.sink_busy {
+            self.send_first_starts(actions);
         }
         if self.resolve_out.is_none() {
             self.send_resolve(actions);
@@ -29,17 +39,18 @@ impl<O> Core<O> {
 
     fn send_claim(&mut self, actions: &mut Vec<Action<O>>) {
         let now = self.now;
-        let doubt = self.committing.wants_claim(now);
+        let (doubtful, for_doubt) = self.claims_for_doubt();
+        let starts = self.stopping.is_none();
         let mut asked = Vec::new();
         let mut requests = Vec::new();
         for partition in self.partitions_mut() {
-            let due = matches!(partition.phase, Phase::Claim { at } if at <= now);
-            let doubtful = doubt && partition.is_read();
-            if !(due || doubtful) || (partition.frozen && due) {
-                continue;
-            }
+            let due = matches!(partition.phase, Phase::Claim { at } if at <= now)
+                && starts
+                && !partition.is_frozen();
             if due {
                 partition.phase = Phase::Claiming;
+            } else if !doubtful.contains(&partition.id) {
+                continue;
             }
             asked.push((partition.id.clone(), partition.epoch));
             requests.push(ClaimRequest {
@@ -49,12 +60,26 @@ impl<O> Core<O> {
         }
         if !requests.is_empty() {
             requests.sort_by(|a, b| a.partition.cmp(&b.partition));
-            self.claim_out = Some(asked);
+            self.claim_out = Some(Asked { partitions: asked, for_doubt });
+            self.sink_busy = true;
             actions.push(Action::Claim(requests));
-        } else if doubt {
-            // Nobody owns anything of the doubtful batch any more: whoever does will look.
-            self.committing.drop_doubt();
         }
+    }
+
+    /// The partitions of the commit in doubt that are still ours, if it is time to claim them. When
+    /// none is left the doubt is over: whoever owns them now will look.
+    fn claims_for_doubt(&mut self) -> (Vec<PartitionId>, bool) {
+        let Some(batch) = self.committing.wants_claim(self.now) else {
+            return (Vec::new(), false);
+        };
+        let spans = batch.spans().iter();
+        let ours = spans.filter(|s| self.get(&s.partition).is_some_and(|p| p.epoch == s.epoch));
+        let ours: Vec<PartitionId> = ours.map(|span| span.partition.clone()).collect();
+        let for_doubt = !ours.is_empty();
+        if !for_doubt {
+            self.committing.doubt = None;
+        }
+        (ours, for_doubt)
     }
 
     pub(super) fn on_claimed(
@@ -62,8 +87,11 @@ impl<O> Core<O> {
         result: Result<Vec<Claim>, SinkError>,
         actions: &mut Vec<Action<O>>,
     ) {
-        let asked = self.claim_out.take().unwrap_or_default();
-        match result {
+        self.sink_busy = false;
+        let Some(Asked { partitions: asked, for_doubt }) = self.claim_out.take() else {
+            return;
+        };
+        let cause = match result {
             Ok(claims) => {
                 self.claim_failures = 0;
                 let mut stored = Vec::new();
@@ -76,49 +104,65 @@ impl<O> Core<O> {
                         stored.push(found);
                     }
                 }
-                self.resolve_doubt(&stored, actions);
+                if for_doubt {
+                    self.resolve_doubt(&stored, actions);
+                }
+                return self.claim_again(&asked);
             }
-            Err(SinkError::Stop(error)) => self.begin_stop_with(error, actions),
+            Err(SinkError::Stop(error)) => return self.on_claim_refused(error, for_doubt, actions),
             Err(SinkError::Rejected(rejection)) => {
                 let error = Error::sink_failed(format_args!("claim: {}", rejection.cause));
-                self.begin_stop_with(error, actions);
+                return self.on_claim_refused(error, for_doubt, actions);
             }
-            Err(SinkError::Retry(cause) | SinkError::Fenced(cause)) => {
-                if cause.is_for_operator() {
-                    self.begin_stop_with(
-                        Error::sink_failed(format_args!("claim: {cause}")),
-                        actions,
-                    );
-                    return;
-                }
-                self.claim_failures += 1;
-                let doublings = self.claim_failures.min(6) - 1;
-                let wait = self.jittered(CLAIM_BACKOFF * (1 << doublings));
-                let at = self.now + wait;
-                self.committing.delay_claim(at);
-                for (id, epoch) in asked {
-                    self.claim_later(&id, epoch, at);
-                }
+            Err(SinkError::Retry(cause) | SinkError::Fenced(cause)) => cause,
+        };
+        if cause.is_for_operator() {
+            let error = Error::sink_failed(format_args!("claim: {cause}"));
+            return self.on_claim_refused(error, for_doubt, actions);
+        }
+        self.claim_again(&asked);
+    }
+
+    /// Claims again, after a while, what was asked for and has no answer.
+    fn claim_again(&mut self, asked: &[(PartitionId, Epoch)]) {
+        let unanswered = |(id, epoch): &&(PartitionId, Epoch)| {
+            self.get(id).is_some_and(|p| p.epoch == *epoch && p.phase == Phase::Claiming)
+        };
+        let unanswered: Vec<_> = asked.iter().filter(unanswered).cloned().collect();
+        if unanswered.is_empty() && self.committing.doubt.is_none() {
+            return;
+        }
+        self.claim_failures += 1;
+        let doublings = self.claim_failures.min(6) - 1;
+        let wait = self.jittered(CLAIM_BACKOFF * (1 << doublings));
+        let at = self.now + wait;
+        self.committing.claim_at = at;
+        for (id, _) in unanswered {
+            if let Some(partition) = self.get_mut(&id) {
+                partition.phase = Phase::Claim { at };
             }
         }
     }
 
-    fn claim_later(&mut self, id: &PartitionId, epoch: Epoch, at: Duration) {
-        if let Some((_, partition)) = self.current(id, epoch)
-            && !partition.is_read()
-        {
-            partition.phase = Phase::Claim { at };
+    /// The sink will never answer a claim: a commit in doubt stays in doubt, and nothing more may
+    /// be stored.
+    fn on_claim_refused(&mut self, error: Error, for_doubt: bool, actions: &mut Vec<Action<O>>) {
+        if for_doubt {
+            self.close_commits(error, actions);
+        } else {
+            self.begin_stop_with(error, actions);
         }
     }
 
     /// One answer of a claim. A partition that is being read gives its stored position back: it
-    /// was claimed because of a commit in doubt.
+    /// was claimed because of a commit in doubt. Nothing stored, or a refusal, is no position:
+    /// the doubt takes that partition for taken over.
     fn on_claim(
         &mut self,
         claim: Claim,
         epoch: Epoch,
         actions: &mut Vec<Action<O>>,
-    ) -> Option<Position> {
+    ) -> Option<Found> {
         let progress = self.config.progress;
         let (_, partition) = self.current(&claim.partition, epoch)?;
         let id = partition.id.clone();
@@ -128,10 +172,15 @@ impl<O> Core<O> {
         };
         actions.push(Action::Tell(EngineEvent::Claimed { partition: id.clone(), epoch, stored }));
         if partition.is_read() {
-            let next = stored.unwrap_or(partition.committed);
-            return Some(Position { partition: id, next });
+            return Some(Found { partition: id, stored });
         }
-        let known = partition.known_start;
+        if partition.phase != Phase::Claiming {
+            return None;
+        }
+        // What is not stored any more although it was is not decided a second time: it goes on
+        // where it is known to be, and that is stored again.
+        let known = partition.has_stored.then_some(partition.committed).or(partition.known_start);
+        partition.has_stored = stored.is_some();
         let want = match (claim.stored, known) {
             (Stored::At(offset), _) => Wanted::Stored(id, offset),
             (Stored::Nothing | Stored::Added, Some(start)) => Wanted::Stored(id, start),
@@ -147,7 +196,6 @@ impl<O> Core<O> {
         };
         if let Wanted::Stored(_, offset) = &want {
             partition.committed = *offset;
-            partition.has_stored = true;
         }
         partition.phase = Phase::Resolving { want };
         None
@@ -194,8 +242,9 @@ impl<O> Core<O> {
                 continue;
             };
             match answer.map(|resolved| &resolved.position) {
-                Some(Ok(offset)) if matches!(want, Wanted::Stored(..)) => {
+                Some(Ok(offset)) if partition.has_stored => {
                     partition.committed = *offset;
+                    partition.admitted = *offset;
                     partition.tracker = Tracker::new(*offset);
                     partition.phase = Phase::Ready;
                 }
@@ -221,8 +270,15 @@ impl<O> Core<O> {
             }
         }
         add_rest_of_topics(&mut moves, &topics, &found);
+        self.first_starts.extend(moves);
+    }
+
+    fn send_first_starts(&mut self, actions: &mut Vec<Action<O>>) {
+        let mut moves = std::mem::take(&mut self.first_starts);
         if !moves.is_empty() {
             moves.sort_by(|a, b| a.partition.cmp(&b.partition));
+            moves.dedup_by(|a, b| a.partition == b.partition);
+            self.sink_busy = true;
             actions.push(Action::Reposition { call: Call::Starts, moves });
         }
     }
@@ -235,7 +291,7 @@ impl<O> Core<O> {
         result: Result<(), CommitError>,
         actions: &mut Vec<Action<O>>,
     ) {
-        let wait = self.jittered(CLAIM_BACKOFF);
+        let later = self.now + self.jittered(CLAIM_BACKOFF);
         let (at, stored) = match &result {
             Ok(()) => (self.now, true),
             Err(CommitError::Aborted(cause)) if cause.is_for_operator() => {
@@ -244,7 +300,7 @@ impl<O> Core<O> {
                     actions,
                 );
             }
-            Err(_) => (self.now + wait, false),
+            Err(_) => (later, false),
         };
         for to in moves {
             let Some(partition) = self.get_mut(&to.partition) else {
@@ -255,12 +311,22 @@ impl<O> Core<O> {
             }
             partition.phase = Phase::Claim { at };
             if stored {
+                if partition.known_start.is_some() {
+                    // It was stored before and is gone: a store that forgets is not hurried.
+                    partition.phase = Phase::Claim { at: later };
+                }
                 partition.known_start = Some(to.next);
                 let (partition, next) = (to.partition, to.next);
                 actions.push(Action::Tell(EngineEvent::Repositioned { partition, next }));
             }
         }
     }
+}
+
+/// What a claim for a commit in doubt found.
+pub(super) struct Found {
+    pub(super) partition: PartitionId,
+    pub(super) stored: Option<Offset>,
 }
 
 /// The partitions of these topics that are not asked for themselves get their start at the same

@@ -18,6 +18,8 @@ pub(super) struct Committing<O> {
     pub(super) retained: VecDeque<Batch<O>>,
     pub(super) retry_at: Duration,
     pub(super) refusals: u32,
+    /// Set while large batches were refused again and again; it grows back with every success.
+    pub(super) records_max: Option<usize>,
     /// A batch that may or may not be stored; nothing is committed until a claim has told.
     pub(super) doubt: Option<Batch<O>>,
     pub(super) claim_at: Duration,
@@ -42,6 +44,7 @@ impl<O> Default for Committing<O> {
             retained: VecDeque::new(),
             retry_at: Duration::ZERO,
             refusals: 0,
+            records_max: None,
             doubt: None,
             claim_at: Duration::ZERO,
             ready_since: None,
@@ -65,16 +68,9 @@ impl<O> Committing<O> {
         self.out.is_none() && (self.closed || (self.retained.is_empty() && self.doubt.is_none()))
     }
 
-    pub(super) fn wants_claim(&self, now: Duration) -> bool {
-        self.doubt.is_some() && self.claim_at <= now
-    }
-
-    pub(super) fn delay_claim(&mut self, at: Duration) {
-        self.claim_at = at;
-    }
-
-    pub(super) fn drop_doubt(&mut self) {
-        self.doubt = None;
+    /// The batch in doubt, if it is time to claim for it.
+    pub(super) fn wants_claim(&self, now: Duration) -> Option<&Batch<O>> {
+        self.doubt.as_ref().filter(|_| self.claim_at <= now)
     }
 
     /// The group changed: what was refused for membership may be accepted now.
@@ -87,11 +83,11 @@ impl<O> Core<O> {
     /// When the next cut or retry is due.
     pub(super) fn commit_wake(&self) -> Option<Duration> {
         let state = &self.committing;
-        if state.out.is_some() || state.closed {
+        if self.sink_busy || state.closed {
             return None;
         }
         if state.doubt.is_some() {
-            return self.claim_out.is_none().then_some(state.claim_at);
+            return Some(state.claim_at);
         }
         if !state.retained.is_empty() {
             return Some(state.retry_at);
@@ -118,7 +114,8 @@ impl<O> Core<O> {
     /// Half of what may be in flight: the other half keeps the pool busy meanwhile.
     fn cut_records_max(&self) -> usize {
         let limits = &self.config.limits;
-        limits.commit_records.min(limits.in_flight_records.div_ceil(2))
+        let most = limits.commit_records.min(limits.in_flight_records.div_ceil(2));
+        self.committing.records_max.map_or(most, |halved| halved.min(most))
     }
 
     /// Somebody waits for the work to be stored.
@@ -132,12 +129,9 @@ impl<O> Core<O> {
             (false, Some(_)) => self.committing.ready_since = None,
             _ => {}
         }
+        self.drop_stale();
         let state = &self.committing;
-        if state.out.is_some()
-            || state.doubt.is_some()
-            || state.closed
-            || self.claim_out_for_doubt()
-        {
+        if self.sink_busy || state.doubt.is_some() || state.closed {
             return;
         }
         if !state.retained.is_empty() {
@@ -153,21 +147,18 @@ impl<O> Core<O> {
 
     /// Whether a cut would take anything.
     pub(super) fn can_cut(&self) -> bool {
+        self.partitions().any(|p| self.is_cuttable(p))
+    }
+
+    /// Whether something of this partition would be cut. One that is being sought is left alone,
+    /// because its work is about to be dropped; one that is released is not ours any more.
+    pub(super) fn is_cuttable(&self, partition: &Partition<O>) -> bool {
         !self.committing.closing
             && !self.committing.closed
-            && self.partitions().any(|p| self.is_cuttable(p))
-    }
-
-    /// A partition that is being sought is left alone: its work is about to be dropped.
-    fn is_cuttable(&self, partition: &Partition<O>) -> bool {
-        partition.is_read()
+            && partition.is_read()
+            && !partition.seeking
+            && !partition.released
             && partition.tracker.can_cut()
-            && self.seeks.iter().all(|seek| seek.partition != partition.id)
-    }
-
-    /// A claim answers for a commit in doubt: nothing else may be stored before it is heard.
-    fn claim_out_for_doubt(&self) -> bool {
-        self.claim_out.is_some() && self.committing.doubt.is_some()
     }
 
     fn cut(&mut self, actions: &mut Vec<Action<O>>) {
@@ -208,19 +199,27 @@ impl<O> Core<O> {
     }
 
     fn send_commit(&mut self, batch: Batch<O>, actions: &mut Vec<Action<O>>) {
+        self.sink_busy = true;
         self.committing.last_sent = self.now;
         self.committing.out = Some(Out { spans: batch.spans().to_vec(), sent: self.now });
         actions.push(Action::Commit(batch));
     }
 
-    /// Tries the first kept batch again, without whatever is not of a current epoch any more.
+    /// Tries the first kept batch again.
     fn retry_commit(&mut self, actions: &mut Vec<Action<O>>) {
-        while let Some(batch) = self.committing.retained.pop_front() {
-            let batch = self.only_current(batch);
-            if !batch.is_empty() {
-                return self.send_commit(batch, actions);
-            }
+        if let Some(batch) = self.committing.retained.pop_front() {
+            self.send_commit(batch, actions);
         }
+    }
+
+    /// Whatever is kept and not of a current epoch any more goes.
+    fn drop_stale(&mut self) {
+        if self.committing.retained.is_empty() {
+            return;
+        }
+        let kept = std::mem::take(&mut self.committing.retained).into_iter();
+        let current = kept.map(|batch| self.only_current(batch)).filter(|b| !b.is_empty());
+        self.committing.retained = current.collect();
     }
 
     pub(super) fn only_current(&self, batch: Batch<O>) -> Batch<O> {

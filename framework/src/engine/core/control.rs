@@ -1,31 +1,18 @@
 //! What the user asks: pause, resume, seek, skip, status, stop.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::seek::{Seek, SeekTo};
 use super::status::CoreStatus;
-use super::{Action, Call, Core, Phase, Stopping};
+use super::{Action, Core, Partition, Stopping};
 use crate::batch::Outcome;
+use crate::delivery::Guarantee;
 use crate::engine::observe::EngineEvent;
 use crate::engine::work::{Gate, LaneKey};
 use crate::error::Error;
-use crate::record::{Coordinates, Offset, PartitionId, Timestamp};
-use crate::sink::{CommitError, Move};
-use crate::source::{Resolved, SourceError, Unresolved, Wanted};
-
-/// Where a seek goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum SeekTo {
-    /// This offset; it must lie in the log.
-    Offset(Offset),
-    /// The first record in the log.
-    Beginning,
-    /// The end of the log: only records that come later are read.
-    End,
-    /// The first record at or after this time.
-    Time(Timestamp),
-}
+use crate::record::{Coordinates, Offset, PartitionId};
 
 /// A request of the handle.
 #[derive(Debug)]
@@ -51,12 +38,26 @@ pub(crate) enum ControlReply {
     Status(Box<CoreStatus>),
 }
 
-/// A seek that is under way: settle, find the position, store it, read from it.
-pub(super) struct Seek {
-    id: u64,
-    pub(super) partition: PartitionId,
-    to: SeekTo,
-    asked: bool,
+/// What the user has paused: partitions, or all but some. It outlives the assignment of a
+/// partition, so that a rebalance does not undo a pause behind the user's back.
+#[derive(Default)]
+pub(super) struct Pauses {
+    all: bool,
+    except: BTreeSet<PartitionId>,
+}
+
+impl Pauses {
+    pub(super) fn holds(&self, id: &PartitionId) -> bool {
+        self.all != self.except.contains(id)
+    }
+
+    fn set(&mut self, which: Option<&PartitionId>, paused: bool) {
+        match which {
+            None => *self = Self { all: paused, except: BTreeSet::new() },
+            Some(id) if self.all == paused => _ = self.except.remove(id),
+            Some(id) => _ = self.except.insert(id.clone()),
+        }
+    }
 }
 
 impl<O> Core<O> {
@@ -79,30 +80,28 @@ impl<O> Core<O> {
     }
 
     fn pause(&mut self, which: Option<&PartitionId>) -> Result<(), Error> {
-        match which {
-            Some(id) => {
-                let partition = self.get_mut(id).ok_or_else(|| not_assigned(id))?;
-                partition.paused = true;
-                partition.gate.close();
-            }
-            None => {
-                self.paused_all = true;
-                for partition in self.partitions_mut() {
-                    partition.paused = true;
-                    partition.gate.close();
-                }
-            }
+        if let Some(id) = which {
+            self.get(id).ok_or_else(|| not_assigned(id))?;
+        }
+        self.pauses.set(which, true);
+        for partition in self.partitions_mut().filter(|p| which.is_none_or(|id| p.id == *id)) {
+            partition.paused = true;
+            partition.gate.close();
         }
         Ok(())
     }
 
     fn resume(&mut self, which: Option<&PartitionId>) -> Result<(), Error> {
+        if let Some(id) = which
+            && self.get(id).is_none()
+            && !self.pauses.holds(id)
+        {
+            return Err(not_assigned(id));
+        }
+        self.pauses.set(which, false);
         let ids: Vec<PartitionId> = match which {
-            Some(id) => vec![self.get(id).ok_or_else(|| not_assigned(id))?.id.clone()],
-            None => {
-                self.paused_all = false;
-                self.partitions().map(|partition| partition.id.clone()).collect()
-            }
+            Some(id) => vec![id.clone()],
+            None => self.partitions().map(|partition| partition.id.clone()).collect(),
         };
         for id in ids {
             if let Some(partition) = self.get_mut(&id) {
@@ -114,11 +113,12 @@ impl<O> Core<O> {
     }
 
     /// Lets a partition's records start again, unless something else keeps it shut.
-    fn open_gate(&mut self, id: &PartitionId) {
+    pub(super) fn open_gate(&mut self, id: &PartitionId) {
+        let stopping = self.stopping.is_some();
         let Some(partition) = self.get_mut(id) else {
             return;
         };
-        if !partition.paused && !partition.frozen {
+        if !partition.is_shut() && (!stopping || partition.finishes_admitted) {
             partition.gate = Arc::new(Gate::default());
             self.wake_lanes(id);
         }
@@ -160,133 +160,6 @@ impl<O> Core<O> {
         Ok(())
     }
 
-    fn begin_seek(&mut self, id: u64, name: PartitionId, to: SeekTo) -> Result<(), Error> {
-        if self.seeks.iter().any(|seek| seek.partition == name) {
-            return Err(Error::configuration("seek", format_args!("{name}: another is under way")));
-        }
-        let partition = self.get_mut(&name).ok_or_else(|| not_assigned(&name))?;
-        if !matches!(partition.phase, Phase::Active | Phase::Failed(_)) || partition.frozen {
-            let problem = format_args!("{name} is being assigned or handed back").to_string();
-            return Err(Error::configuration("seek", problem).remedy("try again in a moment"));
-        }
-        partition.frozen = true;
-        partition.gate.close();
-        self.seeks.push(Seek { id, partition: name, to, asked: false });
-        Ok(())
-    }
-
-    /// Goes on with seeks whose commit in flight is settled; ends those that lost their partition.
-    pub(super) fn pump_seeks(&mut self, actions: &mut Vec<Action<O>>) {
-        for at in (0..self.seeks.len()).rev() {
-            let seek = &self.seeks[at];
-            let Some(partition) = self.get(&seek.partition) else {
-                let seek = self.seeks.swap_remove(at);
-                let result = Err(not_assigned(&seek.partition));
-                let reply = ControlReply::Done(result);
-                actions.push(Action::Reply { id: seek.id, reply });
-                continue;
-            };
-            if seek.asked || self.committing.holds(&seek.partition, partition.epoch) {
-                continue;
-            }
-            let id = seek.partition.clone();
-            let wanted = vec![match seek.to {
-                SeekTo::Offset(offset) => Wanted::Stored(id, offset),
-                SeekTo::Beginning => Wanted::Beginning(id),
-                SeekTo::End => Wanted::End(id),
-                SeekTo::Time(time) => Wanted::At(id, time),
-            }];
-            actions.push(Action::Resolve { call: Call::Seek(seek.id), wanted });
-            self.seeks[at].asked = true;
-        }
-    }
-
-    pub(super) fn on_seek_resolved(
-        &mut self,
-        id: u64,
-        result: Result<Vec<Resolved>, SourceError>,
-        actions: &mut Vec<Action<O>>,
-    ) {
-        let Some(seek) = self.seeks.iter().find(|seek| seek.id == id) else {
-            return;
-        };
-        let name = seek.partition.clone();
-        let found = match result {
-            Ok(list) => list.into_iter().find(|resolved| resolved.partition == name),
-            Err(error) => {
-                return self.end_seek(id, Err(Error::source_failed(error)), actions);
-            }
-        };
-        let next = match found.map(|resolved| resolved.position) {
-            Some(Ok(next)) => next,
-            Some(Err(Unresolved::OutOfRange { stored, low, high })) => {
-                let problem = format_args!("{name}: {stored} is outside the log {low}..{high}");
-                return self.end_seek(id, Err(Error::configuration("seek", problem)), actions);
-            }
-            Some(Err(error)) => {
-                let error = Error::source_failed(format_args!("seek {name}: {error}"));
-                return self.end_seek(id, Err(error), actions);
-            }
-            None => {
-                let error = Error::source_failed(format_args!("seek {name}: no answer"));
-                return self.end_seek(id, Err(error), actions);
-            }
-        };
-        let Some(partition) = self.get(&name) else {
-            return;
-        };
-        let expected = partition.has_stored.then_some(partition.committed);
-        let topic_id = partition.topic_id;
-        let moves = vec![Move { partition: name, expected, next, topic_id }];
-        actions.push(Action::Reposition { call: Call::Seek(id), moves });
-    }
-
-    pub(super) fn on_seek_stored(
-        &mut self,
-        id: u64,
-        moves: &[Move],
-        result: Result<(), CommitError>,
-        actions: &mut Vec<Action<O>>,
-    ) {
-        let Some(to) = moves.first() else { return };
-        let (name, next) = (to.partition.clone(), to.next);
-        match result {
-            Ok(()) => {
-                if let Some(partition) = self.get_mut(&name) {
-                    partition.committed = next;
-                    partition.has_stored = true;
-                    partition.broken = None;
-                }
-                self.recover(&name, Phase::Ready, "seek", actions);
-                let partition = name;
-                actions.push(Action::Tell(EngineEvent::Repositioned { partition, next }));
-                self.end_seek(id, Ok(()), actions);
-            }
-            Err(CommitError::Aborted(cause)) => {
-                let error = Error::sink_failed(format_args!("seek {name}: {cause}"));
-                self.end_seek(id, Err(error), actions);
-            }
-            Err(other) => {
-                let error = Error::sink_failed(format_args!("seek {name}: {other}"));
-                let at = self.now;
-                self.recover(&name, Phase::Claim { at }, "seek", actions);
-                self.end_seek(id, Err(error), actions);
-            }
-        }
-    }
-
-    fn end_seek(&mut self, id: u64, result: Result<(), Error>, actions: &mut Vec<Action<O>>) {
-        let Some(at) = self.seeks.iter().position(|seek| seek.id == id) else {
-            return;
-        };
-        let seek = self.seeks.swap_remove(at);
-        if let Some(partition) = self.get_mut(&seek.partition) {
-            partition.frozen = false;
-        }
-        self.open_gate(&seek.partition);
-        actions.push(Action::Reply { id, reply: ControlReply::Done(result) });
-    }
-
     pub(super) fn begin_stop_with(&mut self, error: Error, actions: &mut Vec<Action<O>>) {
         self.begin_stop(error.to_string(), Some(error), actions);
     }
@@ -305,12 +178,12 @@ impl<O> Core<O> {
             }
             return;
         }
-        for partition in self.partitions_mut() {
-            partition.frozen = true;
+        for partition in self.partitions_mut().filter(|p| !p.finishes_admitted) {
             partition.gate.close();
         }
         let deadline = self.now + self.config.limits.stop_max;
         self.stopping = Some(Stopping { deadline, error });
+        self.cancel_seeks(None, actions);
         actions.push(Action::Tell(EngineEvent::Stopping { why }));
     }
 
@@ -327,21 +200,26 @@ impl<O> Core<O> {
         let Some(stopping) = &self.stopping else {
             return;
         };
-        let running: usize = self.partitions().map(|p| p.lanes.running()).sum();
-        let waiting = !self.committing.is_idle() || self.can_cut();
+        let running: usize = self.partitions().map(Partition::unfinished).sum();
+        let storing = self.seeks.iter().any(Seek::is_storing);
+        let waiting = !self.committing.is_idle() || self.can_cut() || storing;
         let late = self.now >= stopping.deadline;
         if !late && (running > 0 || waiting || !self.revocations.is_empty()) {
             return;
         }
         let stopping = self.stopping.take().expect("checked above");
+        let after = match self.config.guarantee {
+            Guarantee::AtMostOnce => "are given up",
+            _ => "will be read again",
+        };
         let result = match stopping.error {
             Some(error) => Err(error),
             None if running > 0 => Err(Error::deadline(format_args!(
-                "stop_max passed with {running} records still running; they will be read again"
+                "stop_max passed with {running} records still running; they {after}"
             ))),
-            None if waiting => Err(Error::deadline(
-                "stop_max passed before the last results were stored; they will be read again",
-            )),
+            None if waiting => Err(Error::deadline(format_args!(
+                "stop_max passed before the last results were stored; they {after}"
+            ))),
             None => Ok(()),
         };
         self.finish(result, actions);
@@ -349,6 +227,8 @@ impl<O> Core<O> {
 
     fn finish(&mut self, result: Result<(), Error>, actions: &mut Vec<Action<O>>) {
         self.finished = true;
+        self.totals.given_up += self.partitions().map(|p| p.admitted_open() as u64).sum::<u64>();
+        self.drop_seeks(actions);
         for pending in std::mem::take(&mut self.assignments) {
             actions.push(Action::AnswerAssigned { id: pending.id, starts: Vec::new() });
         }
@@ -364,6 +244,6 @@ impl<O> Core<O> {
     }
 }
 
-fn not_assigned(id: &PartitionId) -> Error {
+pub(super) fn not_assigned(id: &PartitionId) -> Error {
     Error::configuration("partition", format_args!("{id} is not assigned to this instance"))
 }

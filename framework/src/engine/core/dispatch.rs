@@ -12,8 +12,7 @@ use crate::error::Error;
 use crate::policy::{Then, Verdict};
 use crate::process::{Attempt, Failure};
 use crate::record::{Epoch, Offset, PartitionId};
-use crate::sink::SinkError;
-use crate::source::{Chunk, Credit, Position};
+use crate::source::{Chunk, Position};
 
 impl<O> Core<O> {
     pub(super) fn on_records(&mut self, chunk: Chunk) {
@@ -25,7 +24,8 @@ impl<O> Core<O> {
         let Some(partition) = self.slots[slot as usize].as_mut() else {
             return;
         };
-        if partition.epoch != chunk.epoch {
+        // Behind what stopped a partition nothing may be delivered: it would close the hole.
+        if partition.epoch != chunk.epoch || partition.broken.is_some() {
             return;
         }
         for record in chunk.records {
@@ -63,70 +63,8 @@ impl<O> Core<O> {
         }
     }
 
-    /// At most once: progress past the delivered records is stored before they run, one call at a
-    /// time.
-    pub(super) fn pump_admission(&mut self, actions: &mut Vec<Action<O>>) {
-        if self.config.guarantee != Guarantee::AtMostOnce || self.admit_out {
-            return;
-        }
-        let positions: Vec<Position> = self
-            .partitions()
-            .filter(|p| p.may_start() && !p.unadmitted.is_empty())
-            .map(|p| Position { partition: p.id.clone(), next: p.tracker.delivered() })
-            .collect();
-        if !positions.is_empty() && self.stopping.is_none() {
-            self.admit_out = true;
-            actions.push(Action::Admit(positions));
-        }
-    }
-
-    pub(super) fn on_admitted(
-        &mut self,
-        positions: &[Position],
-        result: Result<(), SinkError>,
-        actions: &mut Vec<Action<O>>,
-    ) {
-        self.admit_out = false;
-        if let Err(SinkError::Stop(error)) = result {
-            return self.begin_stop_with(error, actions);
-        }
-        let admitted = result.is_ok();
-        for position in positions {
-            let Some(&slot) = self.index.get(&position.partition) else {
-                continue;
-            };
-            let Some(partition) = self.slots[slot as usize].as_mut() else {
-                continue;
-            };
-            let mut given_up = 0;
-            while let Some((seq, _)) = partition.unadmitted.front() {
-                if partition.tracker.offset_of(*seq).is_none_or(|at| at >= position.next) {
-                    break;
-                }
-                let (seq, key) = partition.unadmitted.pop_front().expect("there is a front");
-                if admitted {
-                    if let Some(lane) = partition.lanes.add(seq, key.as_deref()) {
-                        let epoch = partition.epoch;
-                        self.ready.push_back(LaneKey { slot, epoch, lane });
-                    }
-                } else {
-                    // Whether it was admitted is not known: running it now and reading it again
-                    // later could show it twice.
-                    partition.tracker.finish(seq, Outcome::Filtered);
-                    given_up += 1;
-                }
-            }
-            if given_up > 0 {
-                self.totals.given_up += given_up;
-                let (partition, epoch) = (partition.id.clone(), partition.epoch);
-                let (records, why) = (given_up as usize, "admission in doubt");
-                actions.push(Action::Tell(EngineEvent::Dropped { partition, epoch, records, why }));
-            }
-        }
-    }
-
     pub(super) fn pump_dispatch(&mut self, actions: &mut Vec<Action<O>>) {
-        if self.stopping.is_some() {
+        if self.stopping.is_some() && self.config.guarantee != Guarantee::AtMostOnce {
             return;
         }
         let mut out: usize = self.partitions().map(|p| p.lanes.running()).sum();
@@ -293,52 +231,6 @@ impl<O> Core<O> {
             {
                 self.ready.push_back(LaneKey { slot, epoch, lane });
             }
-        }
-    }
-
-    /// Each partition has its share of what may be in flight; at its share that partition alone
-    /// gets no more credit.
-    pub(super) fn pump_credit(&mut self, actions: &mut Vec<Action<O>>) {
-        if self.stopping.is_some() {
-            return;
-        }
-        let reading = self.partitions().filter(|p| p.is_read()).count().max(1);
-        let share_records = (self.config.limits.in_flight_records / reading).max(1);
-        let share_bytes = (self.config.limits.in_flight_bytes / reading).max(1);
-        let mut grants = Vec::new();
-        for partition in self.slots.iter_mut().flatten() {
-            if !partition.may_start() || partition.broken.is_some() {
-                continue;
-            }
-            let held = partition.tracker.len() + partition.cut_records;
-            let held_bytes = partition.tracker.bytes() + partition.cut_bytes;
-            let records = share_records.saturating_sub(held + partition.credit_records);
-            let bytes = share_bytes.saturating_sub(held_bytes + partition.credit_bytes);
-            let starved = partition.credit_records == 0 || partition.credit_bytes == 0;
-            let worth_it = records >= share_records / 4 && bytes >= share_bytes / 4;
-            // A partition that holds nothing may always read one record, however large.
-            let (records, bytes) = match held {
-                0 if starved => (records.max(1), bytes.max(1)),
-                _ if worth_it || starved => (records, bytes),
-                _ => continue,
-            };
-            if records == 0 && partition.credit_records == 0
-                || bytes == 0 && partition.credit_bytes == 0
-                || (records, bytes) == (0, 0)
-            {
-                continue;
-            }
-            partition.credit_records += records;
-            partition.credit_bytes += bytes;
-            grants.push(Credit {
-                partition: partition.id.clone(),
-                epoch: partition.epoch,
-                records: u32::try_from(records).unwrap_or(u32::MAX),
-                bytes: bytes as u64,
-            });
-        }
-        if !grants.is_empty() {
-            actions.push(Action::Credit(grants));
         }
     }
 

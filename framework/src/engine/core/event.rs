@@ -56,10 +56,7 @@ pub(crate) enum Event<O> {
         revocation: u64,
     },
     Proved(Result<(), SourceError>),
-    Admitted {
-        positions: Vec<Position>,
-        result: Result<(), SinkError>,
-    },
+    Admitted(Result<(), SinkError>),
     Committed {
         batch: Batch<O>,
         fate: Fate,

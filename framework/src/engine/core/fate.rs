@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Action, Core, Phase};
+use super::claim::Found;
+use super::{Action, Core};
 use crate::batch::{Batch, DeadLetter, DeadReason, Finished, Outcome, Span};
 use crate::delivery::{Fate, Progress};
 use crate::engine::observe::EngineEvent;
@@ -24,6 +25,7 @@ impl<O> Core<O> {
         fate: Fate,
         actions: &mut Vec<Action<O>>,
     ) {
+        self.sink_busy = false;
         let sent = self.committing.out.take().map_or(self.now, |out| out.sent);
         let (name, detail) = fate_words(&fate);
         actions.push(Action::Tell(EngineEvent::CommitEnded {
@@ -50,9 +52,10 @@ impl<O> Core<O> {
         }
     }
 
-    fn close_commits(&mut self, error: Error, actions: &mut Vec<Action<O>>) {
+    pub(super) fn close_commits(&mut self, error: Error, actions: &mut Vec<Action<O>>) {
         self.committing.closed = true;
         self.committing.retained.clear();
+        self.committing.doubt = None;
         self.begin_stop_with(error, actions);
     }
 
@@ -68,7 +71,7 @@ impl<O> Core<O> {
             .collect();
         ids.sort();
         ids.dedup();
-        self.fence(&ids, cause, actions);
+        self.fence(&ids, "fenced", cause, actions);
     }
 
     fn keep_refused(&mut self, batch: Batch<O>) {
@@ -79,6 +82,7 @@ impl<O> Core<O> {
         self.committing.retry_at = self.now + self.jittered(wait / 2);
         if refusals >= REFUSALS_BEFORE_HALVES && batch.len() > 1 {
             let half = batch.len() / 2;
+            self.committing.records_max = Some(half);
             let (first, rest) = batch.split(half);
             self.committing.retained.push_front(rest);
             self.committing.retained.push_front(first);
@@ -90,6 +94,8 @@ impl<O> Core<O> {
     /// The batch is durable.
     fn stored(&mut self, batch: Batch<O>, actions: &mut Vec<Action<O>>) {
         self.committing.refusals = 0;
+        self.committing.records_max =
+            self.committing.records_max.map(|most| most.saturating_add(most.div_ceil(8)));
         self.totals.commits += 1;
         self.totals.committed_records += batch.len() as u64;
         for done in batch.finished() {
@@ -119,26 +125,21 @@ impl<O> Core<O> {
         }
     }
 
-    /// Positions that a claim found while a commit was in doubt decide what became of it.
-    pub(super) fn resolve_doubt(&mut self, found: &[Position], actions: &mut Vec<Action<O>>) {
+    /// What a claim found while a commit was in doubt decides what became of it: one partition
+    /// decides for all. Without any answer about it, it stays in doubt.
+    pub(super) fn resolve_doubt(&mut self, found: &[Found], actions: &mut Vec<Action<O>>) {
         let Some(batch) = self.committing.doubt.take() else {
             return;
         };
-        let (mut yes, mut no) = (0, 0);
+        let batch = self.only_current(batch);
+        let (mut yes, mut no, mut unknown) = (0, 0, 0);
         let mut taken_over: Vec<PartitionId> = Vec::new();
-        for position in found {
-            let Some(partition) = self.get(&position.partition) else {
-                continue;
-            };
-            let span = batch
-                .spans()
-                .iter()
-                .find(|span| span.partition == position.partition && span.epoch == partition.epoch);
-            match span {
-                Some(span) if position.next == span.next => yes += 1,
-                Some(span) if position.next == span.first => no += 1,
-                None if position.next == partition.committed => {}
-                _ => taken_over.push(position.partition.clone()),
+        for span in batch.spans() {
+            match found.iter().find(|found| found.partition == span.partition) {
+                Some(found) if found.stored == Some(span.next) => yes += 1,
+                Some(found) if found.stored == Some(span.first) => no += 1,
+                Some(_) => taken_over.push(span.partition.clone()),
+                None => unknown += 1,
             }
         }
         if yes > 0 && no > 0 {
@@ -148,16 +149,18 @@ impl<O> Core<O> {
             .remedy("the store is not atomic: look for a restore or a fail-over that lost writes");
             return self.close_commits(error, actions);
         }
-        for id in &taken_over {
-            let at = self.now;
-            self.recover(id, Phase::Claim { at }, "taken over", actions);
-        }
+        let cause = "its stored position is neither before nor after a commit in doubt";
+        self.fence(&taken_over, "taken over", &cause, actions);
         let batch = self.only_current(batch);
+        if yes + no == 0 && unknown > 0 {
+            self.committing.doubt = Some(batch);
+            return;
+        }
         let (spans, stored) = (batch.spans().to_vec(), yes > 0);
         actions.push(Action::Tell(EngineEvent::DoubtResolved { spans, stored }));
         if yes > 0 {
             self.stored(batch, actions);
-        } else if no > 0 && !batch.is_empty() {
+        } else if no > 0 {
             self.committing.retry_at = self.now;
             self.committing.retained.push_front(batch);
         }

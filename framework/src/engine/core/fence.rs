@@ -1,11 +1,12 @@
 //! Somebody else was there: drop the work, prove the membership, claim again.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::claim::CLAIM_BACKOFF;
 use super::{Action, Core, Phase};
 use crate::engine::observe::EngineEvent;
-use crate::error::{Cause, Error};
+use crate::error::Error;
 use crate::record::PartitionId;
 use crate::source::{Position, SourceError};
 
@@ -19,10 +20,23 @@ impl<O> Core<O> {
     pub(super) fn fence(
         &mut self,
         ids: &[PartitionId],
-        cause: &Cause,
+        why: &'static str,
+        cause: &impl fmt::Display,
         actions: &mut Vec<Action<O>>,
     ) {
+        if ids.is_empty() {
+            // What was fenced had been taken away already, and we know it.
+            return;
+        }
         let now = self.now;
+        // The work goes also if this is the end: what is cut after it would jump over it.
+        for id in ids {
+            let wait = self.jittered(CLAIM_BACKOFF * 3);
+            let at = now + wait;
+            let proof = self.config.prove_membership;
+            let phase = if proof { Phase::Proving { at: Some(at) } } else { Phase::Claim { at } };
+            self.recover(id, phase, why, actions);
+        }
         self.fences.retain(|at| *at + MINUTE > now);
         self.fences.push_back(now);
         if self.fences.len() > FENCES_PER_MINUTE {
@@ -31,14 +45,7 @@ impl<O> Core<O> {
                 self.fences.len()
             ))
             .remedy("look for another process with the same group and instance name");
-            return self.begin_stop_with(error, actions);
-        }
-        for id in ids {
-            let wait = self.jittered(CLAIM_BACKOFF * 3);
-            let at = now + wait;
-            let proof = self.config.prove_membership;
-            let phase = if proof { Phase::Proving { at: Some(at) } } else { Phase::Claim { at } };
-            self.recover(id, phase, "fenced", actions);
+            self.begin_stop_with(error, actions);
         }
     }
 
@@ -55,10 +62,12 @@ impl<O> Core<O> {
         let Some(partition) = self.get_mut(id) else {
             return;
         };
+        let lost = partition.admitted_open() as u64;
         let old = partition.epoch;
         let cut = partition.cut_records;
         let records = partition.restart(epoch, order) + cut;
         partition.phase = phase;
+        self.totals.given_up += lost;
         if records > 0 {
             let partition = id.clone();
             actions.push(Action::Tell(EngineEvent::Dropped {
@@ -78,7 +87,7 @@ impl<O> Core<O> {
         let due: Vec<Position> = self
             .partitions()
             .filter(|p| {
-                matches!(p.phase, Phase::Proving { at: Some(at) } if at <= now) && !p.frozen
+                matches!(p.phase, Phase::Proving { at: Some(at) } if at <= now) && !p.is_frozen()
             })
             .map(|p| Position { partition: p.id.clone(), next: p.committed })
             .collect();

@@ -6,15 +6,18 @@
 //! from and go to, [`dispatch`](self::dispatch) what runs, [`commit`](self::commit) what is
 //! stored, [`control`](self::control) what the user asks.
 
+mod admission;
 mod assign;
 mod claim;
 mod commit;
 mod control;
+mod credit;
 mod dispatch;
 mod event;
 mod fate;
 mod fence;
 mod revoke;
+mod seek;
 mod status;
 
 use std::cmp::Reverse;
@@ -29,13 +32,13 @@ use crate::lanes::Lanes;
 use crate::policy::FailurePolicy;
 use crate::record::{Epoch, Offset, PartitionId};
 use crate::settings::{Limits, Order};
-use crate::sink::TopicId;
+use crate::sink::{Move, TopicId};
 use crate::source::Wanted;
 use crate::tracker::Tracker;
 
-pub use control::SeekTo;
 pub(crate) use control::{Control, ControlReply};
 pub(crate) use event::{Action, Call, Event};
+pub use seek::SeekTo;
 pub(crate) use status::CoreStatus;
 pub use status::{Holder, PartitionState, PartitionStatus, Totals};
 
@@ -79,12 +82,20 @@ struct Partition<O> {
     /// It stopped by name at what was delivered last; what was delivered is still finished.
     broken: Option<String>,
     paused: bool,
+    /// It is to be handed back: nothing more is started.
+    revoking: bool,
+    /// It was settled and is being released: nothing more is stored.
+    released: bool,
+    /// It is being sought: nothing more is started, what is not stored is about to be dropped.
+    seeking: bool,
     /// The end of its log as the source last saw it.
     end: Option<Offset>,
-    /// Set by a revocation or a seek: nothing more is started.
-    frozen: bool,
     /// At most once: delivered, waiting to be admitted.
     unadmitted: VecDeque<(u64, Option<bytes::Bytes>)>,
+    /// At most once: stored progress, as far as it was admitted.
+    admitted: Offset,
+    /// At most once: what is admitted is run even while the partition is handed back.
+    finishes_admitted: bool,
     /// The assignment whose answer waits for this partition.
     assignment: Option<u64>,
     /// The record that was last reported as stuck.
@@ -125,16 +136,22 @@ pub(crate) struct Core<O> {
     committing: commit::Committing<O>,
     assignments: Vec<assign::Pending>,
     revocations: Vec<assign::Pending>,
+    /// A call that takes ownership or stores something is out at the sink. There is never more
+    /// than one: what waits behind another call would be done when nobody knows any more whether
+    /// the partitions are still ours.
+    sink_busy: bool,
     /// What was asked and is not answered, with the epoch it was asked under.
-    claim_out: Option<Vec<(PartitionId, Epoch)>>,
+    claim_out: Option<claim::Asked>,
     resolve_out: Option<Vec<(PartitionId, Epoch)>>,
     /// Claims that failed one after another; the wait grows with it.
     claim_failures: u32,
+    /// First starts that wait to be stored.
+    first_starts: Vec<Move>,
     fences: VecDeque<Duration>,
     proof_out: bool,
-    admit_out: bool,
-    seeks: Vec<control::Seek>,
-    paused_all: bool,
+    admission: admission::Admission,
+    seeks: Vec<seek::Seek>,
+    pauses: control::Pauses,
     stopping: Option<Stopping>,
     finished: bool,
     random: fastrand::Rng,
@@ -169,14 +186,16 @@ impl<O> Core<O> {
             committing: commit::Committing::default(),
             assignments: Vec::new(),
             revocations: Vec::new(),
+            sink_busy: false,
             claim_out: None,
             resolve_out: None,
             claim_failures: 0,
+            first_starts: Vec::new(),
             fences: VecDeque::new(),
             proof_out: false,
-            admit_out: false,
+            admission: admission::Admission::default(),
             seeks: Vec::new(),
-            paused_all: false,
+            pauses: control::Pauses::default(),
             stopping: None,
             finished: false,
             totals: status::Totals::default(),
@@ -198,6 +217,7 @@ impl<O> Core<O> {
         if self.finished {
             return;
         }
+        self.expire_revocations(actions);
         self.pump_retries();
         self.pump_claims(actions);
         self.pump_seeks(actions);
@@ -233,13 +253,16 @@ impl<O> Core<O> {
                 Call::Starts => self.on_resolved(result, actions),
                 Call::Seek(id) => self.on_seek_resolved(id, result, actions),
             },
-            Event::Repositioned { call, moves, result } => match call {
-                Call::Starts => self.on_repositioned(moves, result, actions),
-                Call::Seek(id) => self.on_seek_stored(id, &moves, result, actions),
-            },
+            Event::Repositioned { call, moves, result } => {
+                self.sink_busy = false;
+                match call {
+                    Call::Starts => self.on_repositioned(moves, result, actions),
+                    Call::Seek(id) => self.on_seek_stored(id, &moves, result, actions),
+                }
+            }
             Event::Released { revocation } => self.on_released(revocation, actions),
             Event::Proved(result) => self.on_proved(result, actions),
-            Event::Admitted { positions, result } => self.on_admitted(&positions, result, actions),
+            Event::Admitted(result) => self.on_admitted(result, actions),
             Event::Committed { batch, fate } => self.on_committed(batch, fate, actions),
             Event::Control { id, control } => self.on_control(id, control, actions),
             Event::Stop { why, within } => {
@@ -252,14 +275,17 @@ impl<O> Core<O> {
     /// When the core wants to be called again even if nothing happens.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
         let claims = self.partitions().filter_map(|partition| match &partition.phase {
-            Phase::Claim { at } if self.claim_out.is_none() => Some(*at),
+            _ if partition.is_frozen() || self.stopping.is_some() => None,
+            Phase::Claim { at } if !self.sink_busy => Some(*at),
             Phase::Proving { at: Some(at) } if !self.proof_out => Some(*at),
             _ => None,
         });
         let deadlines = self.assignments.iter().chain(&self.revocations).map(|p| p.deadline);
         let retry = self.retries.peek().map(|Reverse(retry)| retry.at);
         let stop = self.stopping.as_ref().map(|stopping| stopping.deadline);
-        claims.chain(deadlines).chain(retry).chain(stop).chain(self.commit_wake()).min()
+        let admission = self.admission_wake();
+        let others = claims.chain(deadlines).chain(retry).chain(stop);
+        others.chain(admission).chain(self.commit_wake()).min()
     }
 
     fn partitions(&self) -> impl Iterator<Item = &Partition<O>> {
@@ -305,9 +331,36 @@ impl<O> Partition<O> {
         self.phase == Phase::Active
     }
 
+    /// Whether it is about to be handed back or sought.
+    fn is_frozen(&self) -> bool {
+        self.revoking || self.seeking
+    }
+
+    /// Whether it was claimed and its position is known.
+    fn is_owned(&self) -> bool {
+        matches!(self.phase, Phase::Ready | Phase::Active)
+    }
+
+    /// Whether more records may be read.
+    fn may_read(&self) -> bool {
+        self.is_read() && !self.paused && !self.is_frozen()
+    }
+
     /// Whether records may be started.
     fn may_start(&self) -> bool {
-        self.is_read() && !self.paused && !self.frozen
+        self.is_read() && !self.is_shut()
+    }
+
+    /// Whether something keeps records from being started that lasts until it is undone.
+    fn is_shut(&self) -> bool {
+        let going = self.revoking && !self.finishes_admitted;
+        self.paused || self.seeking || going
+    }
+
+    /// Records that a drain waits for.
+    fn unfinished(&self) -> usize {
+        let admitted = if self.may_start() { self.admitted_open() } else { 0 };
+        self.lanes.running().max(admitted)
     }
 
     /// Forgets all work under a new epoch; answers how many records were dropped.
@@ -323,6 +376,10 @@ impl<O> Partition<O> {
         self.credit_records = 0;
         self.credit_bytes = 0;
         self.unadmitted.clear();
+        self.admitted = self.committed;
+        // It is read again: if what stopped it is still there, the source says so again.
+        self.broken = None;
+        self.reported_stuck = None;
         dropped
     }
 }

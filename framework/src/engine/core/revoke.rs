@@ -22,32 +22,45 @@ impl<O> Core<O> {
         actions.push(Action::Tell(EngineEvent::Revoked { partitions: partitions.clone() }));
         for name in &partitions {
             if let Some(partition) = self.get_mut(name) {
-                partition.frozen = true;
-                partition.gate.close();
+                partition.revoking = true;
+                if !partition.finishes_admitted {
+                    partition.gate.close();
+                }
             }
         }
+        self.cancel_seeks(Some(&partitions), actions);
         let deadline = deadline.min(self.now + self.config.limits.drain_max);
         self.revocations.push(Pending { id, partitions, deadline, releasing: false });
     }
 
-    /// Hands partitions back when nothing of them runs, waits or is being stored any more, or when
-    /// the time is up.
-    pub(super) fn pump_revocations(&mut self, actions: &mut Vec<Action<O>>) {
+    /// Hands partitions back whose time is up, before anything more is stored of them.
+    pub(super) fn expire_revocations(&mut self, actions: &mut Vec<Action<O>>) {
         for at in (0..self.revocations.len()).rev() {
-            let pending = &self.revocations[at];
-            let late = self.now >= pending.deadline;
-            let settled = pending.partitions.iter().all(|id| self.is_settled(id));
-            if late {
+            if self.revocations[at].deadline <= self.now {
                 let pending = self.revocations.swap_remove(at);
                 self.hand_back(&pending, actions);
-            } else if settled && !pending.releasing {
+            }
+        }
+    }
+
+    /// Hands partitions back when nothing of them runs, waits or is being stored any more.
+    pub(super) fn pump_revocations(&mut self, actions: &mut Vec<Action<O>>) {
+        for at in 0..self.revocations.len() {
+            let pending = &self.revocations[at];
+            let settled = pending.partitions.iter().all(|id| self.is_settled(id));
+            if settled && !pending.releasing {
                 let partitions: Vec<PartitionId> = pending
                     .partitions
                     .iter()
-                    .filter(|id| self.get(id).is_some_and(Partition::is_read))
+                    .filter(|id| self.get(id).is_some_and(Partition::is_owned))
                     .cloned()
                     .collect();
                 let revocation = pending.id;
+                for id in &partitions {
+                    if let Some(partition) = self.get_mut(id) {
+                        partition.released = true;
+                    }
+                }
                 self.revocations[at].releasing = true;
                 actions.push(Action::Release { revocation, partitions });
             }
@@ -56,12 +69,14 @@ impl<O> Core<O> {
 
     /// Whether nothing of this partition is running, can be cut or is being stored.
     pub(super) fn is_settled(&self, id: &PartitionId) -> bool {
-        self.get(id).is_none_or(|partition| {
-            !partition.is_read()
-                || (partition.lanes.running() == 0
-                    && !partition.tracker.can_cut()
-                    && !self.committing.holds(id, partition.epoch))
-        })
+        let is_sought = self.seeks.iter().any(|seek| seek.is_storing_of(id));
+        !is_sought
+            && self.get(id).is_none_or(|partition| {
+                !partition.is_read()
+                    || (partition.unfinished() == 0
+                        && !self.is_cuttable(partition)
+                        && !self.committing.holds(id, partition.epoch))
+            })
     }
 
     pub(super) fn on_released(&mut self, revocation: u64, actions: &mut Vec<Action<O>>) {

@@ -131,7 +131,9 @@ impl<O> Core<O> {
                     (Phase::Failed(error), _) | (Phase::Active, Some(error)) => {
                         PartitionState::Stopped(error.clone())
                     }
-                    (Phase::Active, None) if p.frozen => PartitionState::Settling,
+                    (Phase::Active, None) if p.is_frozen() || self.stopping.is_some() => {
+                        PartitionState::Settling
+                    }
                     (Phase::Active, None) if p.paused => PartitionState::Paused,
                     (Phase::Active, None) => PartitionState::Running,
                     _ => PartitionState::Starting,
