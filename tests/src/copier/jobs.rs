@@ -89,6 +89,9 @@ const CREATING: i64 = 0x7469_6465;
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS copied (topic text, partition int, \
     \"offset\" bigint, i int, key BYTES, value BYTES, pid int)";
 
+/// How long a database that is down is waited for.
+const CREATE_MAX: Duration = Duration::from_secs(60);
+
 /// Creates the table in PostgreSQL when it is missing, one copier at a time.
 ///
 /// What is missing is what a statement would not find: `IF NOT EXISTS` looks only into the first
@@ -98,7 +101,8 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS copied (topic text, partition i
 /// # Errors
 /// If the database does not answer, or refuses.
 pub async fn create_in_postgres(url: &str) -> Result<(), Error> {
-    let create = async {
+    let deadline = tokio::time::Instant::now() + CREATE_MAX;
+    let create = async || {
         let mut database = sqlx::PgConnection::connect(url).await?;
         let create = CREATE.replace("BYTES", "bytea");
         let once = format!(
@@ -109,15 +113,23 @@ pub async fn create_in_postgres(url: &str) -> Result<(), Error> {
         // The lock ends with the session.
         database.close().await
     };
-    create.await.map_err(|error| {
+    while let Err(error) = create().await {
         let code = error.as_database_error().and_then(|refused| refused.code());
         let class = code.as_deref().unwrap_or_default().get(..2).unwrap_or_default();
         match class {
             // A wrong name or password, a database that does not exist: mend the URL.
-            "28" | "3D" => Error::configuration("--sink", "PostgreSQL refused").with_source(error),
-            _ => Error::sink_failed("table copied").with_source(error),
+            "28" | "3D" => {
+                return Err(Error::configuration("--sink", "PostgreSQL refused").with_source(error));
+            }
+            // It is down, starting, or has no connection left: as for the pipeline itself, waited for.
+            "" | "08" | "53" | "57" if tokio::time::Instant::now() < deadline => {
+                tracing::warn!(%error, "the table cannot be looked for yet");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            _ => return Err(Error::sink_failed("table copied").with_source(error)),
         }
-    })
+    }
+    Ok(())
 }
 
 /// Creates the table in SQLite when it is missing.
@@ -135,7 +147,13 @@ pub async fn create_in_sqlite(path: &Path) -> Result<(), Error> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(create.as_str())).execute(&mut database).await?;
         database.close().await
     };
-    create.await.map_err(|error| Error::sink_failed("table copied").with_source(error))
+    create.await.map_err(|error| match &error {
+        // A folder that is not there, or must not be written: mend the path.
+        sqlx::Error::Database(refused) if refused.code().as_deref() == Some("14") => {
+            Error::configuration("--sink", path.display()).with_source(error)
+        }
+        _ => Error::sink_failed("table copied").with_source(error),
+    })
 }
 
 fn source(args: &Args, kafka: &Kafka) -> KafkaSource {
