@@ -49,9 +49,8 @@ impl<O> Core<O> {
 
     fn to_admit(&self) -> impl Iterator<Item = &Partition<O>> {
         let admits = self.config.guarantee == Guarantee::AtMostOnce;
-        let waits = move |p: &&Partition<O>| {
-            admits && p.may_read() && p.tracker.delivered() > p.admitted
-        };
+        let waits =
+            move |p: &&Partition<O>| admits && p.may_read() && p.tracker.delivered() > p.admitted;
         self.partitions().filter(waits)
     }
 

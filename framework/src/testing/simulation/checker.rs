@@ -125,7 +125,9 @@ impl History {
         let stored = &mut self.partitions[partition];
         match stored.progress.replace(at) {
             None => Ok(()),
-            Some(before) => Err(format!("{partition} started at {before} is started again at {at}")),
+            Some(before) => {
+                Err(format!("{partition} started at {before} is started again at {at}"))
+            }
         }
     }
 

@@ -250,7 +250,9 @@ impl Delivery {
         }
         for (partition, offset, kind) in &effects.records {
             let again = shared.history.times_written(*partition, *offset) > 0;
-            if again && *kind != super::checker::Kind::Filtered && !shared.history.was_sought(*partition)
+            if again
+                && *kind != super::checker::Kind::Filtered
+                && !shared.history.was_sought(*partition)
             {
                 shared.fail(format!("{partition}/{offset} is written twice, at most once"));
             }

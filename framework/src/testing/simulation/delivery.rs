@@ -12,12 +12,12 @@ use super::source::Source;
 use super::sql::Claims;
 use super::store::Store;
 use super::world::Shared;
+use crate::Cause;
 use crate::batch::Batch;
 use crate::engine::core::{Call as OnBehalfOf, Event};
 use crate::record::{Epoch, Offset, PartitionId};
 use crate::sink::{Claim, ClaimRequest, CommitError, Move, SinkError, Stored};
 use crate::source::Position;
-use crate::Cause;
 
 pub(super) enum Call {
     Claim(Vec<ClaimRequest>),

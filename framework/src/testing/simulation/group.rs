@@ -36,7 +36,10 @@ struct Session {
 pub(super) enum Notice {
     Revoke(Vec<usize>),
     /// A rebalance is over: the new generation, and what came to this member.
-    Joined { generation: u32, assigned: Vec<usize> },
+    Joined {
+        generation: u32,
+        assigned: Vec<usize>,
+    },
 }
 
 impl Group {

@@ -318,7 +318,9 @@ impl Member {
         let Some(asked) = self.waiting.remove(&id) else {
             return shared.fail(format!("request {id} is answered twice"));
         };
-        shared.trace.say(shared.now, || format!("m{} replies to {asked:?}: {reply:?}", self.number));
+        shared
+            .trace
+            .say(shared.now, || format!("m{} replies to {asked:?}: {reply:?}", self.number));
         let ControlReply::Done(result) = reply else { return };
         match (asked, result) {
             (Asked::Pause(which), Ok(())) => {

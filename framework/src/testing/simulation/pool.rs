@@ -120,7 +120,8 @@ impl Pool {
             return;
         }
         let partition = number(&ticket.record.partition);
-        let nature = shared.logs.get(partition).at(ticket.record.offset.get()).expect("read").nature;
+        let nature =
+            shared.logs.get(partition).at(ticket.record.offset.get()).expect("read").nature;
         // A call that hangs once works when the record is read again.
         job.hangs = nature == Nature::Hangs
             && !shared.chance.is_calm()
@@ -181,9 +182,8 @@ impl Pool {
             let job = self.jobs.swap_remove(at);
             // What had been run behind the written-off record is run once more.
             let again = job.first..=job.last;
-            self.order.retain(|(_, epoch, _), (last, _)| {
-                *epoch != key.epoch || !again.contains(last)
-            });
+            self.order
+                .retain(|(_, epoch, _), (last, _)| *epoch != key.epoch || !again.contains(last));
         }
     }
 }

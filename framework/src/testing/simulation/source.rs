@@ -157,14 +157,17 @@ impl Source {
         if partitions.iter().any(|p| !self.owned_before.insert(*p)) {
             shared.cover.saw(Seen::Regained);
         }
-        let assigned = partitions.iter().map(|p| AssignedPartition {
-            partition: shared.logs.id(*p),
-            topic_id: None,
-        });
+        let assigned = partitions
+            .iter()
+            .map(|p| AssignedPartition { partition: shared.logs.id(*p), topic_id: None });
         let partitions_of_event = assigned.collect();
         let deadline = shared.now + shared.plan.limits.claim_max;
         let told = self.told_deadline(deadline, shared);
-        self.said.push_back(Event::Assigned { id, partitions: partitions_of_event, deadline: told });
+        self.said.push_back(Event::Assigned {
+            id,
+            partitions: partitions_of_event,
+            deadline: told,
+        });
         self.step = Some(Step { id, assigns: true, partitions, deadline });
     }
 

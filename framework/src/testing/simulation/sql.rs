@@ -65,12 +65,7 @@ pub(super) enum Late {
 
 impl Sql {
     pub(super) fn new(partitions: usize) -> Self {
-        Self {
-            rows: vec![None; partitions],
-            open: Vec::new(),
-            unread: Vec::new(),
-            transactions: 0,
-        }
+        Self { rows: vec![None; partitions], open: Vec::new(), unread: Vec::new(), transactions: 0 }
     }
 
     /// Progress that an earlier life of the pipeline has left.

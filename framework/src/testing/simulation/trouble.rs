@@ -178,7 +178,9 @@ impl World {
                     member.ask(Control::Skip { partition, offset }, Asked::Other, shared);
                 }
             }
-            for partition in status.into_iter().filter(|p| matches!(p.state, PartitionState::Stopped(_))) {
+            for partition in
+                status.into_iter().filter(|p| matches!(p.state, PartitionState::Stopped(_)))
+            {
                 let to = SeekTo::Offset(partition.committed);
                 let partition = partition.partition;
                 let asked = Asked::Seek(super::log::number(&partition));

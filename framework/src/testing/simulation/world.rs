@@ -128,7 +128,8 @@ impl Shared {
             }
             Ask::Prove => {
                 let place = member.source.place();
-                let accepted = place.is_some_and(|(m, generation)| self.group.accepts(m, generation));
+                let accepted =
+                    place.is_some_and(|(m, generation)| self.group.accepts(m, generation));
                 let lost = self.chance.hits(Fault::ProofFails);
                 let accepted = accepted && !lost;
                 self.cover.saw(if accepted { Seen::ProofAccepted } else { Seen::ProofRefused });
@@ -142,10 +143,8 @@ impl Shared {
     }
 
     fn resolve(&mut self, want: Wanted) -> Vec<Resolved> {
-        let one = |partition: PartitionId, at: i64| Resolved {
-            partition,
-            position: Ok(Offset::new(at)),
-        };
+        let one =
+            |partition: PartitionId, at: i64| Resolved { partition, position: Ok(Offset::new(at)) };
         if self.chance.hits(Fault::ResolveFails)
             && let Wanted::Start(partition) | Wanted::Stored(partition, _) = want
         {
@@ -198,9 +197,7 @@ pub(super) fn run(seed: u64, with_words: bool, planted: Option<Planted>) -> Repo
     world.calm_down();
     let mut shared = world.shared;
     let mut compared = 0;
-    if shared.wrong.is_none()
-        && matches!(shared.plan.store, StoreKind::Sql | StoreKind::Kafka)
-    {
+    if shared.wrong.is_none() && matches!(shared.plan.store, StoreKind::Sql | StoreKind::Kafka) {
         match shared.history.recount(&shared.logs) {
             Ok(count) => compared = count,
             Err(wrong) => shared.fail(wrong),
