@@ -2,7 +2,7 @@
 # What the scripts share: messages, installing what is missing, ports. Sourced, never run.
 #
 #   . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-#   need build            # a C compiler and cargo, or an explanation
+#   need compiler         # a C compiler and cargo, or an explanation
 #   need build kafka postgres
 set -euo pipefail
 # Otherwise a failure inside of $(…) goes unseen.
@@ -18,27 +18,31 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # ---- what is missing -------------------------------------------------------------------------
 
 # need PART…: makes sure that everything these parts use is installed.
-# Parts: build (compilers, cargo), kafka, postgres, tls, containers.
+# Parts: compiler (C, C++, make, cargo), build (that, and what TLS is built with), kafka, postgres, tls, containers.
 need() {
   local part packages=()
   # Rust first looks where its installer puts it: a shell started before the installation does not know.
   have cargo || [ ! -d "${HOME:-}/.cargo/bin" ] || PATH=$HOME/.cargo/bin:$PATH
   for part in "$@"; do mapfile -t -O "${#packages[@]}" packages < <("missing_$part"); done
   [ "${#packages[@]}" = 0 ] || install_packages "${packages[@]}"
-  for part in "$@"; do [ "$part" != build ] || have cargo || install_rust; done
+  for part in "$@"; do case $part in compiler | build) have cargo || install_rust ;; esac; done
 }
 
-missing_build() {
-  have cc || echo gcc
+missing_compiler() {
+  have cc || printf '%s\n' gcc libc6-dev
   have c++ || echo g++
   have make || echo make
-  have perl || echo perl
-  have pkg-config || echo pkg-config
-  { have pkg-config && pkg-config --exists libssl; } || echo libssl-dev
   if ! have cargo; then
     have curl || echo curl
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
   fi
+}
+
+missing_build() {
+  missing_compiler
+  have perl || echo perl
+  have pkg-config || echo pkg-config
+  { have pkg-config && pkg-config --exists libssl; } || echo libssl-dev
 }
 
 missing_kafka() {

@@ -29,7 +29,8 @@ pub use json::{Json, NullableJson};
 /// });
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not decode records into `{V}`",
+    message = "`{Self}` is not a decoder of records",
+    label = "does not implement `Decode`",
     note = "use `Json::<T>::new()`, `Utf8`, `Raw`, or a closure \
             `|record: &RawRecord| -> Result<T, E>` with its argument's type written out"
 )]

@@ -20,7 +20,7 @@ pub(crate) struct Lanes {
 /// Where a removed ticket was.
 pub(crate) struct Removed {
     pub(crate) lane: u32,
-    /// It was out at the pool, or behind a ticket that was.
+    /// It was at the front of a run, so a worker may hang in it.
     pub(crate) was_running: bool,
     /// Its lane could start another run now.
     pub(crate) is_ready: bool,
@@ -136,11 +136,16 @@ impl Lanes {
         let at = self.lanes.iter().position(|lane| lane.tickets.contains(&seq))?;
         let lane = &mut self.lanes[at];
         let place = lane.tickets.iter().position(|ticket| *ticket == seq)?;
-        let was_running = place < lane.running;
+        let was_running = place == 0 && lane.running > 0;
         if was_running {
             // The run is abandoned; what it had not reached is queued again.
             self.running -= lane.running;
             lane.running = 0;
+        } else if place < lane.running {
+            // Another record of the run is executing: the run goes on, and whatever it says of
+            // this one comes when it is not the front, so it is not believed.
+            self.running -= 1;
+            lane.running -= 1;
         }
         lane.tickets.remove(place);
         if place == 0 {
@@ -275,6 +280,23 @@ mod tests {
         assert_eq!(removed.lane, lane);
         assert!(!lanes.is_front(lane, 0), "the hung worker's late answer is not believed");
         assert_eq!(lanes.start(lane, 2), [1]);
+    }
+
+    #[test]
+    fn a_record_skipped_in_the_middle_of_a_run_leaves_the_run_alone() {
+        let mut lanes = Lanes::new(Order::ByPartition);
+        let lane = lanes.add(0, None).expect("ready");
+        lanes.add(1, None);
+        lanes.add(2, None);
+        assert_eq!(lanes.start(lane, 3), [0, 1, 2]);
+        let removed = lanes.remove(1).expect("it is there");
+        assert!(!removed.was_running && !removed.is_ready);
+        assert!(lanes.is_front(lane, 0));
+        assert!(!lanes.finish_front(lane));
+        assert!(!lanes.is_front(lane, 1), "what the worker says of it is not believed");
+        assert!(lanes.is_front(lane, 2));
+        lanes.finish_front(lane);
+        assert_eq!(lanes.running(), 0);
     }
 
     proptest! {

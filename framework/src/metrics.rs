@@ -1,6 +1,6 @@
 //! Every metric of Tidegate, in one table, and the functions that record them.
 //!
-//! Recorded through the [`metrics`](::metrics) facade: install any recorder before the pipeline
+//! Recorded through the facade of the crate `metrics`: install any recorder before the pipeline
 //! starts. Numbers are recorded per batch or per second, never per record, and every metric has the
 //! label `group`, the pipeline's name. No label ever holds a key or a value.
 

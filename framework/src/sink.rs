@@ -9,7 +9,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::batch::Batch;
-use crate::error::Cause;
+use crate::error::{Cause, Error};
 use crate::record::{Coordinates, Offset, PartitionId};
 
 /// What a sink learns when it is opened.
@@ -218,7 +218,7 @@ pub enum SinkError {
     /// The data is refused: find the record and apply the failure policy.
     Rejected(Rejection),
     /// It can never work as configured: stop. The error is the pipeline's.
-    Stop(crate::Error),
+    Stop(Error),
 }
 
 /// How a commit failed, by what the caller must do. What a sink does not recognise is in doubt.

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::Cause;
+use crate::error::{Cause, Error};
 use crate::record::{Epoch, Offset, PartitionId, RawRecord, Timestamp, Topic};
 use crate::sink::TopicId;
 
@@ -54,7 +54,7 @@ pub trait Source: Send + 'static {
     /// silently: a group event tells of them.
     fn reposition(&mut self, starts: Vec<Start>);
 
-    /// The group's own store of offsets.
+    /// The group's own store of offsets; asked for once the source is open.
     fn group_offsets(&self) -> Arc<dyn GroupOffsets>;
 
     /// Leaves the group. Revocations still arrive as events while it runs and must be answered.
@@ -348,7 +348,7 @@ pub enum SourceError {
     /// The member lost its place in the group.
     Fenced(Cause),
     /// It can never work as configured, or ended for good: stop.
-    Stop(crate::Error),
+    Stop(Error),
 }
 
 impl fmt::Display for SourceError {

@@ -41,14 +41,17 @@ impl Commits {
     }
 
     /// Sends a commit off, if all its partitions are ours: the broker would accept it of any
-    /// member and overwrite what the partition's owner stored.
+    /// member and overwrite what the partition's owner stored. Partitions that are just being
+    /// assigned are ours too: their first start is stored before the assignment is answered.
     pub(crate) fn commit(
         &mut self,
         partitions: &HashMap<PartitionId, Partition>,
+        incoming: &[PartitionId],
         positions: Vec<Position>,
         reply: oneshot::Sender<Result<(), SourceError>>,
     ) {
-        let gone = positions.iter().find(|position| !partitions.contains_key(&position.partition));
+        let ours = |id: &PartitionId| partitions.contains_key(id) || incoming.contains(id);
+        let gone = positions.iter().find(|position| !ours(&position.partition));
         if let Some(position) = gone {
             let cause = Cause::new(format_args!("{} is not assigned", position.partition));
             let _ = reply.send(Err(SourceError::Fenced(cause)));

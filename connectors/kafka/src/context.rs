@@ -23,13 +23,27 @@ use crate::security::TokenSource;
 /// A consumer as this crate uses it.
 pub(crate) type Consumer = BaseConsumer<Context>;
 
+/// Whether revoked partitions are still ours until we hand them back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ownership {
+    Ours,
+    Lost,
+}
+
+impl Ownership {
+    /// What librdkafka says of the whole assignment now. An assign or unassign makes it forget.
+    pub(crate) fn now(consumer: &Consumer) -> Self {
+        if consumer.assignment_lost() { Self::Lost } else { Self::Ours }
+    }
+}
+
 /// Something that was heard while polling.
 #[derive(Debug)]
 pub(crate) enum Heard {
     /// The group gives partitions.
     Assign(Vec<PartitionId>),
-    /// The group takes partitions back.
-    Revoke(Vec<PartitionId>),
+    /// The group takes partitions back, or somebody else may own them already.
+    Revoke(Vec<PartitionId>, Ownership),
     /// An error that belongs to no partition.
     Error(RDKafkaErrorCode, String),
 }
@@ -110,15 +124,15 @@ pub(crate) fn fresh_token(source: Option<&TokenSource>) -> Result<OAuthToken, Bo
     }
 }
 
-/// Passes librdkafka's log lines on.
+/// Passes librdkafka's log lines on. None is an error here: whatever ends something is logged as
+/// one where it is decided.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(facility, "librdkafka: {message}");
-        }
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-            tracing::warn!(facility, "librdkafka: {message}");
-        }
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning => tracing::warn!(facility, "librdkafka: {message}"),
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
             tracing::info!(facility, "librdkafka: {message}");
         }
@@ -150,7 +164,11 @@ impl ConsumerContext for Context {
             .iter()
             .map(|element| PartitionId::new(element.topic(), element.partition()))
             .collect();
-        self.note(if assign { Heard::Assign(partitions) } else { Heard::Revoke(partitions) });
+        self.note(if assign {
+            Heard::Assign(partitions)
+        } else {
+            Heard::Revoke(partitions, Ownership::now(consumer))
+        });
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {

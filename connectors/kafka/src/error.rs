@@ -114,6 +114,21 @@ const TABLE: &[Rule] = &[
         Verdict::Fenced,
     ),
     rule(ANY_CALL, ANY_CODE, Flag::Fatal, Verdict::InDoubt),
+    // librdkafka asks for an abort when a commit ran out of time, although the commit may be on
+    // its way; and it sends requests again after a broken connection without a word.
+    rule(
+        &[Call::SendOffsets, Call::Commit, Call::Abort],
+        &[
+            Code::OperationTimedOut,
+            Code::TimedOutQueue,
+            Code::RequestTimedOut,
+            Code::BrokerTransportFailure,
+            Code::NetworkException,
+            Code::AllBrokersDown,
+        ],
+        Flag::Any,
+        Verdict::InDoubt,
+    ),
     // The group moved on without us, or is moving.
     rule(
         &[Call::SendOffsets, Call::Commit],
@@ -155,12 +170,10 @@ const TABLE: &[Rule] = &[
     rule(MESSAGE, ANY_CODE, Flag::Any, Verdict::Retry),
     // librdkafka says so: the transaction was not committed and must be aborted.
     rule(&[Call::Begin, Call::SendOffsets, Call::Commit], ANY_CODE, Flag::Abort, Verdict::Retry),
-    // Time-outs, broken connections, everything else: see `judge`.
+    // Everything else: see `judge`.
 ];
 
-/// What a failure of this call means. What the table does not know is in doubt, time-outs
-/// included: librdkafka calls them retriable, but a delayed request could hit the next
-/// transaction of the same producer.
+/// What a failure of this call means; what the table does not know is in doubt.
 pub(crate) fn judge(call: Call, failure: &Failure) -> Verdict {
     TABLE
         .iter()

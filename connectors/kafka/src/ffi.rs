@@ -12,6 +12,10 @@
 
 mod admin;
 mod group;
+#[cfg(feature = "limit")]
+pub mod limit;
+#[cfg(feature = "testing")]
+mod mock;
 mod produce;
 mod queue;
 
@@ -23,9 +27,12 @@ use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode;
 
 pub(crate) use admin::{
-    GroupState, describe_topics, group_offsets, group_state, read_uncommitted_ends,
+    describe_topics, group_members, group_offsets, has_false_controller, read_uncommitted_ends,
+    set_group_offsets,
 };
-pub(crate) use group::{CommitQueue, CommitResult, GroupMetadata};
+pub(crate) use group::{CommitQueue, GroupMetadata};
+#[cfg(feature = "testing")]
+pub(crate) use mock::set_initial_rebalance_delay;
 pub(crate) use produce::{
     Payload, TopicHandle, abort_transaction, begin_transaction, commit_transaction, flush,
     init_transactions, produce, send_offsets,

@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 
-use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
-use rdkafka::error::KafkaResult;
-use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::consumer::Consumer as _;
 use tidegate::batch::Span;
-use tidegate::record::{Offset, PartitionId};
+use tidegate::record::PartitionId;
 
 use crate::context::Consumer;
 use crate::ffi::GroupMetadata;
@@ -65,19 +63,4 @@ pub(crate) fn check(
         return Err("the consumer is not a member of its group now".into());
     }
     Ok(Membership { metadata, owned })
-}
-
-/// Assigns one partition anew at this offset, without a rebalance: its fetcher had ended.
-pub(crate) fn reassign(consumer: &Consumer, id: &PartitionId, next: Offset) -> KafkaResult<()> {
-    let (topic, index) = (id.topic().as_str(), id.index());
-    if !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
-        // An eager assign replaces the whole assignment; the seek is repeated instead.
-        return Ok(());
-    }
-    let mut old = TopicPartitionList::new();
-    old.add_partition(topic, index);
-    consumer.incremental_unassign(&old)?;
-    let mut new = TopicPartitionList::new();
-    new.add_partition_offset(topic, index, KafkaOffset::Offset(next.get()))?;
-    consumer.incremental_assign(&new)
 }

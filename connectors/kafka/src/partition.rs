@@ -23,7 +23,7 @@ const NAMES_MAX: usize = 16;
 /// What becomes of the messages librdkafka has fetched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// Nobody said yet where it starts: nothing is read.
+    /// Nobody said yet where it starts: it is ours, but librdkafka does not know of it.
     Parked,
     /// Records are sent as far as credit goes.
     Reading,
@@ -34,7 +34,8 @@ enum State {
 /// A partition that is assigned to this member.
 pub(crate) struct Partition {
     pub(crate) id: PartitionId,
-    queue: PartitionQueue,
+    /// Missing until librdkafka is assigned the partition.
+    queue: Option<PartitionQueue>,
     state: State,
     epoch: Epoch,
     next: Offset,
@@ -60,19 +61,14 @@ pub(crate) struct Drained {
 }
 
 impl Partition {
-    /// A partition that was just assigned, at its start if that is known.
-    pub(crate) fn new(
-        id: PartitionId,
-        queue: PartitionQueue,
-        start: Option<&Start>,
-        assignment: u64,
-    ) -> Self {
+    /// A partition that the group just gave us.
+    pub(crate) fn new(id: PartitionId, assignment: u64) -> Self {
         Self {
             id,
-            queue,
-            state: start.map_or(State::Parked, |_| State::Reading),
-            epoch: start.map_or(Epoch::new(0), |start| start.epoch),
-            next: start.map_or(Offset::ZERO, |start| start.offset),
+            queue: None,
+            state: State::Parked,
+            epoch: Epoch::new(0),
+            next: Offset::ZERO,
             credit_records: 0,
             credit_bytes: 0,
             seek: None,
@@ -81,6 +77,24 @@ impl Partition {
             buffer_bytes: BUFFER_BYTES_FIRST,
             names: VecDeque::new(),
         }
+    }
+
+    /// Whether librdkafka fetches it; before that it must be assigned, not sought.
+    pub(crate) fn is_fetched(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// librdkafka is about to be assigned the partition at [`next`](Self::next).
+    pub(crate) fn fetch_from(&mut self, queue: PartitionQueue) {
+        self.queue = Some(queue);
+        self.seek_done();
+    }
+
+    /// librdkafka does not fetch it any more: it must be assigned anew.
+    pub(crate) fn fetcher_ended(&mut self, now: Instant) {
+        self.queue = None;
+        self.seek_failures = 0;
+        self.demand_seek(now);
     }
 
     /// The epoch it is read under, if it was started.
@@ -112,7 +126,7 @@ impl Partition {
     /// librdkafka's position cannot be trusted any more: it must be told ours.
     pub(crate) fn demand_seek(&mut self, at: Instant) {
         if self.state == State::Reading {
-            self.queue.clear();
+            self.discard();
             self.seek = Some(at);
         }
     }
@@ -130,24 +144,24 @@ impl Partition {
 
     /// Hands on nothing more.
     pub(crate) fn stop(&mut self) {
-        self.queue.clear();
+        self.discard();
         self.seek = None;
         if self.state == State::Reading {
             self.state = State::Stopped;
         }
     }
 
-    /// Allows more, if it is of the current epoch. Credit of a newer epoch came before the start
-    /// it belongs to: it is handed back, to be offered again.
-    pub(crate) fn grant(&mut self, credit: Credit) -> Option<Credit> {
-        match self.epoch() {
-            Some(epoch) if epoch == credit.epoch => {
-                self.credit_records = self.credit_records.saturating_add(credit.records.into());
-                self.credit_bytes = self.credit_bytes.saturating_add(credit.bytes);
-                None
-            }
-            Some(epoch) if epoch > credit.epoch => None,
-            _ => Some(credit),
+    /// Allows more, if it is of the current epoch.
+    pub(crate) fn grant(&mut self, credit: &Credit) {
+        if self.epoch() == Some(credit.epoch) {
+            self.credit_records = self.credit_records.saturating_add(credit.records.into());
+            self.credit_bytes = self.credit_bytes.saturating_add(credit.bytes);
+        }
+    }
+
+    fn discard(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.clear();
         }
     }
 
@@ -160,24 +174,27 @@ impl Partition {
         if self.state != State::Reading || self.seek.is_some() || !self.has_credit() {
             return Drained::default();
         }
-        let wanted =
-            CHUNK_RECORDS_MAX.min(usize::try_from(self.credit_records).unwrap_or(usize::MAX));
-        let more_fetched = self.queue.fill(wanted);
-        let mut drained = self.send_records(events);
-        self.send_end_or_failure(events);
+        // Taken out, so that the rest of the partition can change while its rows are looked at.
+        let Some(mut queue) = self.queue.take() else {
+            return Drained::default();
+        };
+        let allowed = usize::try_from(self.credit_records).unwrap_or(usize::MAX);
+        let more_fetched = queue.fill(CHUNK_RECORDS_MAX.min(allowed));
+        let mut drained = self.send_records(&mut queue, events);
+        self.send_end_or_failure(&mut queue, events);
         drained.more = self.state == State::Reading
             && self.has_credit()
-            && (more_fetched || self.queue.front().is_some());
+            && (more_fetched || queue.front().is_some());
+        self.queue = Some(queue);
         drained
     }
 
     /// Sends the records at the head of the queue, as far as credit goes.
-    fn send_records(&mut self, events: &EventSender) -> Drained {
+    fn send_records(&mut self, queue: &mut PartitionQueue, events: &EventSender) -> Drained {
         let mut chunk = ChunkBuilder::new(self.buffer_bytes);
         let (mut place, mut next) = (0, self.next);
-        while let Some(row) = self.queue.row(place) {
-            let allowed = self.credit_records > 0 && self.credit_bytes > 0;
-            if !matches!(row.kind(), RowKind::Record) || !allowed {
+        while let Some(row) = queue.row(place) {
+            if !matches!(row.kind(), RowKind::Record) || !self.has_credit() {
                 break;
             }
             place += 1;
@@ -191,7 +208,7 @@ impl Partition {
             self.credit_records -= 1;
             self.credit_bytes = self.credit_bytes.saturating_sub(bytes);
         }
-        self.queue.release(place);
+        queue.release(place);
         self.next = next;
         let drained = Drained { records: chunk.rows.len() as u64, bytes: chunk.bytes, more: false };
         if drained.records > 0 {
@@ -206,13 +223,13 @@ impl Partition {
     }
 
     /// Sends the end of the partition or its failure, if that is what comes next.
-    fn send_end_or_failure(&mut self, events: &EventSender) {
-        while let Some(row) = self.queue.front() {
+    fn send_end_or_failure(&mut self, queue: &mut PartitionQueue, events: &EventSender) {
+        while let Some(row) = queue.front() {
             match row.kind() {
                 RowKind::Record => return,
                 RowKind::End => {
                     let next = Offset::try_new(row.offset()).unwrap_or(self.next);
-                    self.queue.release(1);
+                    queue.release(1);
                     if next < self.next {
                         continue;
                     }
@@ -231,6 +248,7 @@ impl Partition {
                         row.error()
                     ));
                     tracing::error!(partition = %self.id, next = %self.next, %cause, "partition failed");
+                    queue.clear();
                     self.stop();
                     events.send(SourceEvent::PartitionFailed {
                         partition: self.id.clone(),

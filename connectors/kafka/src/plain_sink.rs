@@ -11,17 +11,20 @@ use tidegate::record::Topic;
 use tidegate::sink::{Rejection, Sink, SinkContext, SinkDescription, SinkError};
 use tidegate::{Cause, Error};
 
+use crate::consumer_options::millis;
 use crate::error::{Call, Verdict, judge};
 use crate::ffi::{self, Failure};
 use crate::helper::Helper;
 use crate::keys::Side;
 use crate::message::Message;
 use crate::metrics;
+use crate::notes::Notes;
 use crate::outbox::{Lineage, Outbox, items};
-use crate::producer::{Notes, Producer, TopicHandles};
+use crate::producer::{Producer, TopicHandles};
 use crate::settings::Kafka;
-use crate::sink::{SinkOptions, check_options, check_topics, describe_target, producer_config};
-use crate::source::millis;
+use crate::sink_options::{
+    SinkOptions, check_options, check_topics, describe_target, producer_config,
+};
 use crate::start;
 
 /// How long librdkafka tries to deliver a message.
@@ -95,8 +98,8 @@ impl KafkaPlainSink {
         let mut config = producer_config(&self.kafka).map_err(SinkError::Stop)?;
         config.set("message.timeout.ms", millis(DELIVERY_MAX));
         self.options.overrides.apply(&mut config, Side::Sink).map_err(SinkError::Stop)?;
-        let producer: KafkaResult<Producer> =
-            config.create_with_context(Notes::new(self.kafka.tokens()));
+        let notes = Notes::unwatched(self.kafka.tokens());
+        let producer: KafkaResult<Producer> = config.create_with_context(notes);
         let producer = Arc::new(producer.map_err(|error| SinkError::Stop(start::refused(&error)))?);
         let calls = Helper::start("tidegate-kafka-producer").map_err(|error| {
             SinkError::Stop(Error::sink_failed("a thread cannot be started").with_source(error))

@@ -1,103 +1,33 @@
-//! A producer with its notebook, and the transactional one with the thread its calls wait on.
+//! Producers, and the transactional one with the thread its calls wait on.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::error::Error as StdError;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::error::KafkaResult;
+use rdkafka::producer::{Producer as _, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use rdkafka::{ClientConfig, Statistics, TopicPartitionList};
+use rdkafka::{ClientConfig, TopicPartitionList};
 use tidegate::record::Topic;
 
-use crate::context;
-use crate::error::{self, Call, Verdict, judge};
+use crate::error::{Call, Verdict, judge};
 use crate::ffi::{self, Failure, GroupMetadata, TopicHandle};
 use crate::helper::Helper;
 use crate::metrics;
+use crate::notes::Notes;
 use crate::security::TokenSource;
 
 /// A producer whose delivery reports are served by a thread of its own.
 pub(crate) type Producer = ThreadedProducer<Notes>;
 
+/// How long a call is waited for beyond the transaction's time, after which the broker has given
+/// the transaction up.
+const PATIENCE_BEYOND: Duration = Duration::from_secs(1);
+/// How often a flush looks for messages that came back.
+const FLUSH_STEP: Duration = Duration::from_millis(20);
 /// How long one attempt of `init_transactions` may take; it is repeated.
 const INIT_ATTEMPT: Duration = Duration::from_secs(5);
-
-/// What librdkafka tells about a producer's work.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    /// Messages that were not delivered, by the number they were produced under.
-    failures: Mutex<Vec<(usize, Code)>>,
-    /// Connections that broke and requests that timed out.
-    disturbances: AtomicU64,
-    tokens: Option<TokenSource>,
-}
-
-impl Notes {
-    pub(crate) fn new(tokens: Option<TokenSource>) -> Self {
-        Self { tokens, ..Self::default() }
-    }
-
-    /// Takes the failures noted so far, in order of their numbers. Messages that were purged by
-    /// an abort did not fail by themselves and are left out.
-    pub(crate) fn take_failures(&self) -> Vec<(usize, Code)> {
-        let mut failures =
-            std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner));
-        failures.retain(|(_, code)| !matches!(code, Code::PurgeQueue | Code::PurgeInflight));
-        failures.sort_unstable_by_key(|(id, _)| *id);
-        failures
-    }
-
-    pub(crate) fn forget_failures(&self) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// Grows whenever a connection breaks or a request times out.
-    pub(crate) fn disturbances(&self) -> u64 {
-        self.disturbances.load(Ordering::Acquire)
-    }
-}
-
-impl ClientContext for Notes {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if matches!(facility, "REQTMOUT" | "FAIL") {
-            self.disturbances.fetch_add(1, Ordering::AcqRel);
-        }
-        context::log(level, facility, message);
-    }
-
-    fn stats(&self, _: Statistics) {}
-
-    fn stats_raw(&self, _: &[u8]) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.disturbances.fetch_add(1, Ordering::AcqRel);
-        tracing::debug!(%error, reason, "producer reports an error");
-    }
-
-    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
-        context::fresh_token(self.tokens.as_ref())
-    }
-}
-
-impl ProducerContext for Notes {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, id: usize) {
-        if let Err((error, _)) = result {
-            let failure = (id, error::code_of(error));
-            self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
-        }
-    }
-}
 
 /// The topics a producer has handles of.
 pub(crate) struct TopicHandles {
@@ -175,7 +105,7 @@ impl TransactionalProducer {
     /// Makes a producer and registers its transactional id: every earlier producer of this id is
     /// fenced, and what it left open is settled. Only this call is ever repeated.
     pub(crate) async fn start(
-        config: ClientConfig,
+        mut config: ClientConfig,
         tokens: Option<TokenSource>,
         times: Times,
         deadline: Duration,
@@ -188,13 +118,16 @@ impl TransactionalProducer {
             text: error.to_string(),
         };
         let calls = Helper::start("tidegate-kafka-transactions").map_err(|error| broken(&error))?;
-        let producer: KafkaResult<Producer> = config.create_with_context(Notes::new(tokens));
+        let producer: KafkaResult<Producer> = {
+            let notes = Notes::watched(&mut config, tokens);
+            config.create_with_context(notes)
+        };
         let producer = Arc::new(producer.map_err(|error| broken(&error))?);
         let started = Self {
             topics: Some(TopicHandles::new(&producer)),
             producer: Arc::clone(&producer),
             calls,
-            patience: times.transaction + times.socket + Duration::from_secs(5),
+            patience: times.transaction + PATIENCE_BEYOND,
             suspicious: times.socket / 2,
         };
         let init = started.calls.ask(move || init(&producer, deadline));
@@ -219,7 +152,7 @@ impl TransactionalProducer {
 
     /// Begins a transaction.
     pub(crate) async fn begin(&self) -> Ended {
-        self.notes().forget_failures();
+        self.notes().begin();
         self.call(Call::Begin, |producer| {
             let begun = Instant::now();
             let result = ffi::begin_transaction(producer);
@@ -302,21 +235,57 @@ fn finish(
     if let Err(failure) = ffi::send_offsets(producer, offsets, group) {
         return settle(producer, Call::SendOffsets, failure);
     }
-    metrics::phase("offsets", begun.elapsed());
-    let notes = producer.client().context();
-    let (begun, before) = (Instant::now(), notes.disturbances());
+    let offsets_took = begun.elapsed();
+    metrics::phase("offsets", offsets_took);
+    if delivered(producer) == Delivered::Some {
+        let failure = Failure {
+            code: Code::State,
+            fatal: false,
+            retriable: false,
+            abort: true,
+            text: "a message was not delivered".into(),
+        };
+        return settle(producer, Call::Delivery, failure);
+    }
     let result = ffi::commit_transaction(producer);
     let took = begun.elapsed();
-    metrics::phase("commit", took);
+    metrics::phase("commit", took - offsets_took);
+    let sent_twice = producer.client().context().disturbed() || took > suspicious;
     match result {
+        Err(failure) if sent_twice && !failure.fatal => {
+            Ended::failed(Call::Commit, Verdict::InDoubt, failure, true)
+        }
         Err(failure) => settle(producer, Call::Commit, failure),
-        // librdkafka silently sends a commit again after a broken connection or a time-out: the
-        // first one may still arrive, and hit the next transaction.
-        Ok(()) if notes.disturbances() != before || took > suspicious => {
+        Ok(()) if sent_twice => {
             tracing::warn!(?took, "a commit was answered, but may have been sent twice");
             Ended::in_doubt(Call::Commit, "the commit may have been sent twice")
         }
         Ok(()) => Ended { result: Ok(()), condemned: false },
+    }
+}
+
+/// Whether the transaction's messages arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Delivered {
+    All,
+    /// At least one did not, and never will.
+    Some,
+}
+
+/// Sends everything out and waits until all is delivered or the first message came back. The
+/// commit would do the same, but go on waiting for those behind a refused message until they run
+/// out of time.
+fn delivered(producer: &Producer) -> Delivered {
+    let notes = producer.client().context();
+    loop {
+        let flushed = ffi::flush(producer, FLUSH_STEP);
+        if notes.has_failures() {
+            return Delivered::Some;
+        }
+        // Messages run out of time before the transaction does, so this ends.
+        if flushed != Err(Code::OperationTimedOut) {
+            return Delivered::All;
+        }
     }
 }
 
@@ -336,16 +305,11 @@ fn settle(producer: &Producer, call: Call, failure: Failure) -> Ended {
 }
 
 fn aborted(producer: &Producer) -> Ended {
-    let notes = producer.client().context();
-    let (begun, before) = (Instant::now(), notes.disturbances());
+    let begun = Instant::now();
     let result = ffi::abort_transaction(producer);
     metrics::phase("abort", begun.elapsed());
     match result {
-        Ok(()) => Ended {
-            result: Ok(()),
-            // Sent twice, the second abort could hit the next transaction.
-            condemned: notes.disturbances() != before,
-        },
+        Ok(()) => Ended { result: Ok(()), condemned: producer.client().context().disturbed() },
         Err(failure) => {
             let verdict = judge(Call::Abort, &failure);
             Ended::failed(Call::Abort, verdict, failure, true)

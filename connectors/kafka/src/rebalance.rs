@@ -8,16 +8,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker as TaskWaker};
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
-use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use tidegate::Error;
 use tidegate::record::{PartitionId, Topic};
 use tidegate::sink::TopicId;
 use tidegate::source::{AssignedPartition, Assignment, Revocation, SourceEvent, Start};
 use tokio::sync::oneshot;
 
-use crate::context::Consumer;
-use crate::ffi::{self, GroupMetadata, PartitionQueue};
+use crate::context::{Consumer, Ownership};
+use crate::ffi::{self, GroupMetadata};
 use crate::metrics;
 use crate::partition::Partition;
 use crate::thread::{Command, Limits, Reader};
@@ -31,7 +30,7 @@ const GENERATION_EVERY: Duration = Duration::from_millis(100);
 /// What the group wants, in the order it was heard.
 enum Wish {
     Assign(Vec<PartitionId>),
-    Revoke(Vec<PartitionId>),
+    Revoke(Vec<PartitionId>, Ownership),
 }
 
 /// The rebalance under way.
@@ -89,8 +88,23 @@ impl Rebalances {
         self.wishes.push_back(Wish::Assign(partitions));
     }
 
-    pub(crate) fn revoke(&mut self, partitions: Vec<PartitionId>) {
-        self.wishes.push_back(Wish::Revoke(partitions));
+    pub(crate) fn revoke(&mut self, partitions: Vec<PartitionId>, ownership: Ownership) {
+        self.wishes.push_back(Wish::Revoke(partitions, ownership));
+    }
+
+    /// Whether librdkafka waits for an assign or unassign, as far as we know.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.step.is_some() || !self.wishes.is_empty()
+    }
+
+    /// What was just heard may have been answered by an unassign that meant something else: the
+    /// group may have gone on already.
+    pub(crate) fn distrust(&mut self) {
+        for wish in &mut self.wishes {
+            if let Wish::Revoke(_, ownership) = wish {
+                *ownership = Ownership::Lost;
+            }
+        }
     }
 
     pub(crate) fn described(&mut self, assignment: u64, ids: HashMap<Topic, Option<TopicId>>) {
@@ -150,7 +164,9 @@ impl Reader {
             let Some(step) = self.rebalances.step.take() else {
                 match self.rebalances.wishes.pop_front() {
                     Some(Wish::Assign(partitions)) => self.begin_assign(partitions),
-                    Some(Wish::Revoke(partitions)) => self.begin_revoke(partitions),
+                    Some(Wish::Revoke(partitions, ownership)) => {
+                        self.begin_revoke(partitions, ownership);
+                    }
                     None => return,
                 }
                 continue;
@@ -213,12 +229,7 @@ impl Reader {
         let (consumer, remote) = (Arc::clone(&self.consumer), self.remote.clone());
         let assignment = self.rebalances.assignment;
         self.helper.run(move || {
-            let ids = ffi::describe_topics(consumer.client(), &topics, DESCRIBE_MAX);
-            let ids = ids.unwrap_or_else(|failure| {
-                tracing::debug!(%failure, "topic ids are not available");
-                HashMap::new()
-            });
-            remote.send(Command::Described(assignment, ids));
+            remote.send(Command::Described(assignment, topic_ids(&consumer, &topics)));
         });
         self.rebalances.step = Some(Step::Describing {
             partitions,
@@ -241,47 +252,34 @@ impl Reader {
         self.events.send(SourceEvent::Assigned(assignment));
     }
 
-    /// Gives librdkafka the assignment with explicit positions. A partition without a start is
-    /// assigned at the end of its log and not read: it stays ours, and is sought when its start
-    /// becomes known.
+    /// Gives librdkafka the assignment with explicit positions. A partition without a start stays
+    /// ours, but librdkafka is not told of it until its start becomes known: assigned at a logical
+    /// position such as the end, it could be sought back there by a late answer of the broker.
     fn finish_assign(&mut self, partitions: &[PartitionId], starts: &[Start]) {
-        let starts: HashMap<&PartitionId, &Start> =
-            starts.iter().map(|start| (&start.partition, start)).collect();
-        let kept: Vec<PartitionId> = self.partitions.keys().cloned().collect();
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        self.hold_positions();
+        let now = Instant::now();
         for id in partitions {
-            let topic = id.topic().as_str();
-            let Some(queue) =
-                PartitionQueue::detach(&self.consumer, topic, id.index(), &self.waker)
-            else {
-                self.fail(Error::source_failed(format_args!("{id} has no queue")));
-                continue;
-            };
-            let start = starts.get(id).copied();
-            let offset =
-                start.map_or(KafkaOffset::End, |start| KafkaOffset::Offset(start.offset.get()));
-            list.add_partition_offset(topic, id.index(), offset)
-                .expect("an offset that is not negative can be represented");
-            let partition = Partition::new(id.clone(), queue, start, self.rebalances.assignment);
+            let partition = Partition::new(id.clone(), self.rebalances.assignment);
             self.partitions.insert(id.clone(), partition);
         }
-        let result = match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list),
-            RebalanceProtocol::Eager | RebalanceProtocol::None => self.consumer.assign(&list),
-        };
-        if let Err(error) = result {
+        for start in starts.iter().filter(|start| partitions.contains(&start.partition)) {
+            if let Some(partition) = self.partitions.get_mut(&start.partition) {
+                partition.reposition(start, now);
+            }
+        }
+        if let Err(error) = self.assign_unfetched() {
             tracing::warn!(%error, "assign failed");
         }
-        self.end_rebalance(&kept, "assign");
+        self.end_rebalance("assign");
     }
 
-    fn begin_revoke(&mut self, partitions: Vec<PartitionId>) {
+    fn begin_revoke(&mut self, partitions: Vec<PartitionId>, ownership: Ownership) {
         for id in &partitions {
             if let Some(partition) = self.partitions.get_mut(id) {
                 partition.stop();
             }
         }
-        if self.consumer.assignment_lost() {
+        if ownership == Ownership::Lost || self.consumer.assignment_lost() {
             tracing::warn!(?partitions, "partitions lost");
             self.events.send(SourceEvent::Lost(partitions.clone()));
             self.finish_revoke(&partitions, "lost");
@@ -301,9 +299,13 @@ impl Reader {
     fn finish_revoke(&mut self, partitions: &[PartitionId], kind: &'static str) {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for id in partitions {
-            list.add_partition(id.topic().as_str(), id.index());
-            self.partitions.remove(id);
+            let partition = self.partitions.remove(id);
+            // librdkafka refuses the whole list if it holds what it was never assigned.
+            if partition.is_some_and(|partition| partition.is_fetched()) {
+                list.add_partition(id.topic().as_str(), id.index());
+            }
         }
+        self.hold_positions();
         let result = match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(&list),
             RebalanceProtocol::Eager | RebalanceProtocol::None => {
@@ -314,20 +316,12 @@ impl Reader {
         if let Err(error) = result {
             tracing::warn!(%error, "unassign failed");
         }
-        let kept: Vec<PartitionId> = self.partitions.keys().cloned().collect();
-        self.end_rebalance(&kept, kind);
+        self.end_rebalance(kind);
     }
 
-    /// For the rebalance librdkafka paused the partitions that stay, and resumes them where it
-    /// believes we are. It is told where we really are before anything more is taken.
-    fn end_rebalance(&mut self, kept: &[PartitionId], kind: &'static str) {
-        let now = Instant::now();
-        for id in kept {
-            if let Some(partition) = self.partitions.get_mut(id) {
-                partition.demand_seek(now);
-            }
-        }
-        self.seek_due();
+    fn end_rebalance(&mut self, kind: &'static str) {
+        // Positions that could not be told before.
+        self.position_due();
         metrics::rebalanced(kind, self.partitions.len());
         self.events.send(SourceEvent::GroupChanged);
     }
@@ -352,4 +346,19 @@ impl Reader {
         }
         self.rebalances.late = waiting;
     }
+}
+
+/// The ids of these topics, which exist, as far as the cluster tells.
+fn topic_ids(consumer: &Consumer, topics: &[Topic]) -> HashMap<Topic, Option<TopicId>> {
+    let waits_in_vain =
+        |known: &Topic| ffi::has_false_controller(consumer.client(), known, DESCRIBE_MAX);
+    if topics.first().is_some_and(waits_in_vain) {
+        tracing::debug!("topic ids are not available: the controller is none of the brokers");
+        return HashMap::new();
+    }
+    let ids = ffi::describe_topics(consumer.client(), topics, DESCRIBE_MAX);
+    ids.unwrap_or_else(|failure| {
+        tracing::debug!(%failure, "topic ids are not available");
+        HashMap::new()
+    })
 }

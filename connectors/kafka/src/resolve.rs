@@ -10,10 +10,11 @@ use tidegate::Cause;
 use tidegate::record::{Offset, PartitionId, Timestamp, Topic};
 use tidegate::source::{Resolved, SourceError, Unresolved, Wanted};
 
+use crate::consumer_options::StartPolicy;
 use crate::context::Consumer;
 use crate::error;
 use crate::ffi;
-use crate::source::{KnownTopics, StartPolicy};
+use crate::source::KnownTopics;
 
 /// How long one question to the cluster may take.
 const ASK_MAX: Duration = Duration::from_secs(5);
@@ -194,6 +195,23 @@ impl Resolver {
             return Found::default();
         }
         match self.consumer.offsets_for_times(list, ASK_MAX) {
+            // One unknown partition fails the whole call: each is asked for alone.
+            Err(error) if times.len() > 1 && matches!(unresolved(&error), Failed::Unknown) => {
+                let mut found = Found::default();
+                for time in times {
+                    let alone = self.offsets_for_times(&[*time]);
+                    found.failed = found.failed.or(alone.failed);
+                    found.partitions.extend(alone.partitions);
+                }
+                found
+            }
+            Err(error) if matches!(unresolved(&error), Failed::Unknown) => Found {
+                failed: None,
+                partitions: times
+                    .iter()
+                    .map(|(id, _)| ((*id).clone(), Err(Failed::Unknown)))
+                    .collect(),
+            },
             Err(error) => Found { failed: Some(error.to_string()), partitions: HashMap::new() },
             Ok(list) => Found {
                 failed: None,

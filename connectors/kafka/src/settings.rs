@@ -3,8 +3,10 @@
 use std::fmt;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use tidegate::Error;
 
+use crate::admin::{self, Admin};
 use crate::keys::{self, Side};
 #[cfg(feature = "tls")]
 use crate::security::Security;
@@ -71,6 +73,14 @@ impl Kafka {
         plain_sink::new(self.clone())
     }
 
+    /// Asks this cluster questions and sets offsets, apart from any pipeline.
+    ///
+    /// # Errors
+    /// A configuration error if the settings cannot be used. Nothing connects yet.
+    pub fn admin(&self) -> Result<Admin, Error> {
+        admin::new(self)
+    }
+
     pub(crate) fn transactional_sink(&self, source: &KafkaSource) -> KafkaSink {
         sink::new(self.clone(), source)
     }
@@ -94,11 +104,10 @@ impl Kafka {
         self.check_plaintext(&hosts)?;
         let mut config = ClientConfig::new();
         config
+            .set_log_level(RDKafkaLogLevel::Info)
             .set("bootstrap.servers", &self.bootstrap)
             .set("client.id", "tidegate")
             .set("reconnect.backoff.max.ms", "500")
-            .set("log.connection.close", "false")
-            // A broker that closed a connection is heard of at once.
             .set("socket.keepalive.enable", "true")
             .set("socket.nagle.disable", "true");
         if let Some(security) = &self.security {
@@ -178,6 +187,9 @@ impl Overrides {
         for (key, value) in &self.0 {
             keys::check(key, value, side)?;
             config.set(key, value);
+            if key == "debug" {
+                config.set_log_level(RDKafkaLogLevel::Debug);
+            }
         }
         Ok(())
     }

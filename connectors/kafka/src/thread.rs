@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
-use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tidegate::Error;
 use tidegate::record::{PartitionId, Topic};
 use tidegate::sink::TopicId;
@@ -33,12 +32,6 @@ use crate::wake::{Sleeper, Waker};
 
 /// The longest sleep.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
-/// How long a seek may take; it asks another thread of librdkafka, not the network.
-const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long to wait before a seek that failed is tried again.
-const SEEK_RETRY: Duration = Duration::from_millis(20);
-/// Failed seeks in a row after which the partition's fetcher is taken for dead and made again.
-const SEEK_FAILURES_MAX: u32 = 5;
 /// Events taken from the main queue in one turn.
 const MAIN_EVENTS_MAX: usize = 1000;
 /// How long leaving the group may take beyond the settling of revocations.
@@ -99,7 +92,6 @@ pub(crate) struct Reader {
     pub(crate) partitions: HashMap<PartitionId, Partition>,
     pub(crate) rebalances: Rebalances,
     commands: Receiver<Command>,
-    early: Vec<Credit>,
     sleeper: Sleeper,
     main: WakingQueue,
     commits: Commits,
@@ -107,6 +99,7 @@ pub(crate) struct Reader {
     meters: Meters,
     closing: Option<Closing>,
     interested: Weak<()>,
+    failed: bool,
 }
 
 struct Closing {
@@ -138,12 +131,12 @@ pub(crate) fn start(
         closing: None,
         remote: own,
         interested,
+        failed: false,
         consumer,
         waker,
         helper,
         events,
         commands,
-        early: Vec::new(),
         sleeper,
         main,
     };
@@ -163,8 +156,7 @@ impl Reader {
             self.serve_main_queue();
             self.commits.serve(&self.consumer, &self.partitions);
             self.step_rebalance();
-            self.grant_early();
-            self.seek_due();
+            self.position_due();
             self.health.watch(&self.consumer, &self.helper, &self.remote);
             self.membership_changed();
             self.meters.flush(&self.consumer, self.partitions.values());
@@ -187,7 +179,11 @@ impl Reader {
     }
 
     fn serve_commands(&mut self) {
-        while let Ok(command) = self.commands.try_recv() {
+        let commands: Vec<Command> = self.commands.try_iter().collect();
+        // The engine answers an assignment first and gives credit after: what it answered before
+        // it sent these commands must have its effect before theirs.
+        self.step_rebalance();
+        for command in commands {
             self.serve(command);
         }
     }
@@ -195,8 +191,11 @@ impl Reader {
     fn serve(&mut self, command: Command) {
         match command {
             Command::Credit(grants) => {
-                self.early.extend(grants);
-                self.grant_early();
+                for credit in grants {
+                    if let Some(partition) = self.partitions.get_mut(&credit.partition) {
+                        partition.grant(&credit);
+                    }
+                }
             }
             Command::Reposition(starts) => self.reposition(&starts),
             Command::Membership(scope, reply) => {
@@ -210,24 +209,11 @@ impl Reader {
             }
             Command::Described(assignment, ids) => self.rebalances.described(assignment, ids),
             Command::Commit(positions, reply) => {
-                self.commits.commit(&self.partitions, positions, reply);
+                self.commits.commit(&self.partitions, self.rebalances.incoming(), positions, reply);
             }
             Command::Mirror(positions) => self.commits.mirror(positions),
             Command::Answered(topic) => self.health.answered(topic),
             Command::Close(done) => self.close(Some(done)),
-        }
-    }
-
-    /// Hands out credit. It may overtake the answer to the assignment it belongs to, and is kept
-    /// until the partition starts; without an assignment under way nothing can start any more.
-    fn grant_early(&mut self) {
-        let pending = !self.rebalances.incoming().is_empty();
-        for credit in std::mem::take(&mut self.early) {
-            let left = match self.partitions.get_mut(&credit.partition) {
-                Some(partition) => partition.grant(credit),
-                None => pending.then_some(credit),
-            };
-            self.early.extend(left);
         }
     }
 
@@ -242,7 +228,7 @@ impl Reader {
     }
 
     /// Polls the main queue until it is empty: group events, errors, logs.
-    fn serve_main_queue(&mut self) {
+    pub(crate) fn serve_main_queue(&mut self) {
         // Polled at least once a turn: that is what keeps the membership.
         for turn in 0..MAIN_EVENTS_MAX {
             if turn > 0 && self.main.len() == 0 {
@@ -267,8 +253,15 @@ impl Reader {
         }
         while let Some(heard) = self.consumer.client().context().next() {
             match heard {
-                Heard::Assign(partitions) => self.rebalances.assign(partitions),
-                Heard::Revoke(partitions) => self.rebalances.revoke(partitions),
+                Heard::Assign(partitions) => {
+                    for id in &partitions {
+                        self.health.answered(Some(id.topic().to_string()));
+                    }
+                    self.rebalances.assign(partitions);
+                }
+                Heard::Revoke(partitions, ownership) => {
+                    self.rebalances.revoke(partitions, ownership);
+                }
                 Heard::Error(code, text) => self.report(code, false, &text),
             }
         }
@@ -282,69 +275,10 @@ impl Reader {
 
     fn report(&mut self, code: Code, fatal: bool, text: &str) {
         match error::report(code, fatal, text) {
-            error::Report::Stop(error) => {
-                tracing::error!(%error, "source failed");
-                self.events.send(SourceEvent::Failed(SourceError::Stop(error)));
-            }
+            error::Report::Stop(error) => self.fail(error),
             error::Report::NoBroker(text) => self.health.no_broker(&text),
             error::Report::NoTopic(topic) => self.health.no_topic(topic),
             error::Report::Log => tracing::debug!(?code, text, "consumer error"),
-        }
-    }
-
-    /// Tells librdkafka our positions where it must not go on from its own.
-    pub(crate) fn seek_due(&mut self) {
-        let now = Instant::now();
-        let mut list = TopicPartitionList::new();
-        for partition in self.partitions.values() {
-            if partition.seek_due().is_some_and(|at| at <= now) {
-                let id = &partition.id;
-                let offset = KafkaOffset::Offset(partition.next().get());
-                list.add_partition_offset(id.topic().as_str(), id.index(), offset)
-                    .expect("an offset that is not negative can be represented");
-            }
-        }
-        if list.count() == 0 {
-            return;
-        }
-        let answered = self.consumer.seek_partitions(list, SEEK_TIMEOUT);
-        let list = match answered {
-            Ok(list) => list,
-            Err(error) => {
-                tracing::debug!(%error, "seek failed");
-                return;
-            }
-        };
-        for element in list.elements() {
-            let id = PartitionId::new(element.topic(), element.partition());
-            let Some(partition) = self.partitions.get_mut(&id) else {
-                continue;
-            };
-            match element.error() {
-                Ok(()) => partition.seek_done(),
-                Err(error) => {
-                    partition.seek_failures += 1;
-                    partition.demand_seek(Instant::now() + SEEK_RETRY);
-                    tracing::debug!(partition = %id, %error, "seek failed, will be repeated");
-                }
-            }
-        }
-        self.revive_dead_fetchers();
-    }
-
-    /// A fetcher that stopped for an error (an offset outside the log) cannot be sought: the
-    /// partition is assigned anew at our position.
-    fn revive_dead_fetchers(&mut self) {
-        let dead = self
-            .partitions
-            .values_mut()
-            .filter(|partition| partition.seek_failures >= SEEK_FAILURES_MAX);
-        for partition in dead {
-            partition.seek_failures = 0;
-            match membership::reassign(&self.consumer, &partition.id, partition.next()) {
-                Ok(()) => partition.seek_done(),
-                Err(error) => tracing::warn!(partition = %partition.id, %error, "cannot revive"),
-            }
         }
     }
 
@@ -371,6 +305,8 @@ impl Reader {
     fn sleep_for(&self) -> Duration {
         let now = Instant::now();
         let seek = self.partitions.values().filter_map(Partition::seek_due);
+        // While a rebalance is under way positions wait for its end, which wakes the thread.
+        let seek = seek.filter(|_| !self.rebalances.is_under_way());
         seek.chain(self.rebalances.next_deadline())
             .chain(self.closing.as_ref().map(|closing| closing.deadline))
             .map(|at| at.saturating_duration_since(now))
@@ -391,8 +327,12 @@ impl Reader {
         self.closing = Some(Closing { deadline, done });
     }
 
-    /// Ends the source for good.
-    pub(crate) fn fail(&self, error: Error) {
+    /// Ends the source for good; told once.
+    pub(crate) fn fail(&mut self, error: Error) {
+        if std::mem::replace(&mut self.failed, true) {
+            return;
+        }
+        tracing::error!(%error, "source failed");
         self.events.send(SourceEvent::Failed(SourceError::Stop(error)));
     }
 }

@@ -6,7 +6,7 @@ use tidegate::Error;
 use tidegate::sink::SinkError;
 use tidegate_sql::{
     Actual, ActualColumn, Bookkeeping, Failure, Fit, Kind, Limit, PROGRESS_VERSION, Role, Table,
-    check, version_refused,
+    check, creation_refused, version_refused,
 };
 
 use crate::connection::query;
@@ -34,13 +34,7 @@ pub(crate) async fn bookkeeping(
         let ddl = books.ddl(SCHEMA);
         let missing = missing.join(", ");
         if !may_create {
-            return Err(SinkError::Stop(
-                Error::configuration(
-                    "tables_manual",
-                    format_args!("bookkeeping tables are missing: {missing}"),
-                )
-                .remedy(format_args!("create them:\n{ddl}")),
-            ));
+            return Err(SinkError::Stop(creation_refused(&missing, &ddl)));
         }
         create(conn, &ddl).await.map_err(|failure| {
             SinkError::Stop(
@@ -133,6 +127,8 @@ pub(crate) struct Known {
     pub(crate) casts: Vec<Option<String>>,
     /// Whether `COPY` writes what `INSERT` would.
     pub(crate) takes_copy: bool,
+    /// Whether rules rewrite what is inserted.
+    pub(crate) has_rules: bool,
 }
 
 /// A real column with what only PostgreSQL knows of it.
@@ -202,6 +198,7 @@ pub(crate) async fn table<O>(
         casts,
         // It knows no row security and ignores rules.
         takes_copy: !row.get::<bool, _>(3) && !row.get::<bool, _>(4),
+        has_rules: row.get(4),
     })
 }
 
@@ -222,9 +219,7 @@ fn missing_right<O>(table: &Table<O>, name: &str, role: Role, real: &Real) -> Op
 fn fits<O>(table: &Table<O>, kind: Kind, real: &Real) -> Fit {
     let base = &*real.base;
     let takes = match kind {
-        Kind::Text => {
-            matches!(base, "text" | "varchar" | "bpchar" | "name" | "citext") || real.enumeration
-        }
+        Kind::Text => matches!(base, "text" | "varchar" | "bpchar" | "citext") || real.enumeration,
         kind => base == type_name(kind),
     };
     if !takes {
@@ -235,6 +230,9 @@ fn fits<O>(table: &Table<O>, kind: Kind, real: &Real) -> Fit {
         ));
     }
     let is_key = table.key().contains(&real.column.name);
+    if is_key && kind == Kind::Timestamptz && real.column.type_name.contains('(') {
+        return Fit::Refuses("as a key it needs all its microseconds: leave out the (…)".into());
+    }
     if is_key && kind == Kind::Text && !real.exact {
         return Fit::Refuses(
             "as a key it needs type text or varchar with a deterministic collation: here \
@@ -311,7 +309,7 @@ fn real(row: &PgRow) -> Real {
     let modifier: i32 = row.get(5);
     let enumeration = row.get(7);
     Real {
-        exact: row.get::<bool, _>(8) && matches!(&*base, "text" | "varchar" | "name"),
+        exact: row.get::<bool, _>(8) && matches!(&*base, "text" | "varchar"),
         column: ActualColumn {
             name: row.get(0),
             type_name: row.get(1),

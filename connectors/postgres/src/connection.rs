@@ -1,5 +1,6 @@
 //! Sessions, and the one place where generated text becomes SQL.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,12 +50,16 @@ pub(crate) async fn connect(
             "SELECT pg_backend_pid(), \
              (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()), \
              pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on', \
-             current_setting('server_version_num')::integer, \
-             (SELECT set_config(name, '2s', false) FROM pg_settings \
-              WHERE name = 'client_connection_check_interval' AND setting = '0')",
+             current_setting('server_version_num')::integer",
         )
         .fetch_one(&mut conn)
         .await?;
+        // Where the server's system can, it notices within seconds that a client is gone, also in
+        // the middle of a statement. Where it cannot, it refuses the setting.
+        let notices = sqlx::query("SET client_connection_check_interval = '2s'");
+        if let Err(error) = notices.execute(&mut conn).await {
+            tracing::debug!(%error, "a lost client is noticed at the end of its statement only");
+        }
         Ok((conn, row))
     };
     let (conn, row) = match timeout(CONNECT_MAX, attempt).await {
@@ -74,6 +79,18 @@ pub(crate) async fn connect(
         return Err(Failure::new(Fate::Reconnect, cause));
     }
     Ok(Session { conn, pid: row.get(0), backend_start: row.get(1) })
+}
+
+/// Waits so long for an answer. The server's own time-outs come first as long as it can be
+/// reached; if it cannot, the connection is given up.
+pub(crate) async fn bounded<T>(
+    within: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout(within, work).await.unwrap_or_else(|_| {
+        let cause = Cause::new(format_args!("the database gave no answer within {within:?}"));
+        Err(Failure::new(Fate::Reconnect, cause))
+    })
 }
 
 /// Connects, waiting while the server cannot be reached, starts up or is read-only.

@@ -11,9 +11,10 @@ use tidegate::record::{Offset, PartitionId};
 use tidegate_sql::{Bookkeeping, Cell, Kind, Liveness, ProgressRow};
 
 use crate::connection::{Session, connect_within, query};
+use crate::encode::Arrays;
 use crate::error::cause;
 use crate::settings::{Plaintext, Settings};
-use crate::wire::Arrays;
+use crate::store::partition;
 
 /// How long a tool waits for the database.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -107,7 +108,8 @@ impl Progress {
         );
         let rows = query(&text.into()).bind(group.to_owned());
         let rows = rows.fetch_all(&mut self.session.conn).await.map_err(failed)?;
-        Ok(rows.iter().map(progress_row).collect())
+        let rows: Result<_, _> = rows.iter().map(progress_row).collect();
+        rows.map_err(failed)
     }
 
     /// Whether the group is being worked on: whether the backend that a row names as its owner's
@@ -126,10 +128,9 @@ impl Progress {
         );
         let rows = query(&text.into()).bind(group.to_owned());
         let rows = rows.fetch_all(&mut self.session.conn).await.map_err(failed)?;
-        if rows.is_empty() {
-            return Ok(Liveness::None);
-        }
-        Ok(Liveness::Live(rows.iter().map(partition).collect()))
+        let live: Result<Vec<_>, _> = rows.iter().map(partition).collect();
+        let live = live.map_err(failed)?;
+        Ok(if live.is_empty() { Liveness::None } else { Liveness::Live(live) })
     }
 
     /// Sets positions and fences whoever owns them; all or none.
@@ -172,12 +173,9 @@ fn failed(error: sqlx::Error) -> Error {
     Error::sink_failed(cause(&error))
 }
 
-fn partition(row: &PgRow) -> PartitionId {
-    let topic: &str = row.get(0);
-    PartitionId::new(topic, row.get(1))
-}
-
-fn progress_row(row: &PgRow) -> ProgressRow {
-    let updated_at: DateTime<Utc> = row.get(5);
-    ProgressRow::new(partition(row), row.get(2), row.get(3), row.get(4), updated_at.into())
+fn progress_row(row: &PgRow) -> Result<ProgressRow, sqlx::Error> {
+    let updated_at: DateTime<Utc> = row.try_get(5)?;
+    let (next, claim) = (row.try_get(2)?, row.try_get(3)?);
+    let resets = row.try_get(4)?;
+    Ok(ProgressRow::new(partition(row)?, next, claim, resets, updated_at.into()))
 }

@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) statement_timeout: Duration,
     pub(crate) lock_timeout: Duration,
     pub(crate) idle_timeout: Duration,
+    /// How long a whole transaction may take; `None`: by the other time-outs.
+    pub(crate) answer_within: Option<Duration>,
     /// How long a claim waits before it ends the backend that blocks it.
     pub(crate) patience: Duration,
     /// Rows of one table from which on `COPY` is used; `None`: by the kind of connection.
@@ -41,6 +43,7 @@ impl Settings {
             statement_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(10),
+            answer_within: None,
             patience: Duration::from_secs(2),
             copy_rows_min: None,
         }
@@ -100,7 +103,8 @@ impl Settings {
     /// How long a client waits for a whole transaction before it gives the connection up: longer
     /// than the server's own limits, which come first as long as the server can be reached.
     pub(crate) fn answer_within(&self) -> Duration {
-        self.statement_timeout * 2 + self.idle_timeout + Duration::from_secs(5)
+        let others = self.statement_timeout * 2 + self.idle_timeout + Duration::from_secs(5);
+        self.answer_within.unwrap_or(others)
     }
 }
 

@@ -1,36 +1,35 @@
 //! The sink: what is set, and the order of steps of each call.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tidegate::batch::Batch;
 use tidegate::record::PartitionId;
-use tidegate::sink::{
-    Claim, ClaimRequest, CommitError, Move, Sink, SinkContext, SinkDescription, SinkError,
-    TransactionalSink,
-};
-use tidegate_sql::{DeadLetterTable, Failure, Ownership, Table, Target};
+use tidegate::sink::{Claim, ClaimRequest, Move, SinkContext, SinkDescription, SinkError};
+use tidegate_sql::{End, Failure, Offsets, Ownership, Phases, Table, Target, WriteWith, sql_sink};
 
 use crate::check;
-use crate::connection::{Session, connect, connect_within};
+use crate::claim::Earlier;
+use crate::connection::{Session, bounded, connect, connect_within};
 use crate::settings::{Plaintext, Settings};
 use crate::store::Store;
-use crate::transaction::{End, Opened, Transaction, WriteWith};
-use crate::write::{Plan, Progress, copy_rows_min};
+use crate::transaction::{Opened, Transaction};
+use crate::write::{Plan, copy_rows_min};
+
+/// How long the end of a connection may take.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// Writes results of type `O`, dead letters and progress into one PostgreSQL database, in one
 /// transaction.
 ///
-/// It is a [`TransactionalSink`] for exactly-once and a [`Sink`] for the weaker guarantees, where
+/// It is a [`TransactionalSink`](tidegate::sink::TransactionalSink) for exactly-once and a [`Sink`](tidegate::sink::Sink) for the weaker guarantees, where
 /// progress stays with the consumer group.
 pub struct Postgres<O> {
     settings: Settings,
     target: Target<O>,
-    write_with: Option<WriteWith<O>>,
+    write_with: Option<WriteWith<PgConnection, O, sqlx::Error>>,
     opened: Option<Opened>,
     session: Option<Session>,
 }
@@ -52,50 +51,10 @@ where
         }
     }
 
-    /// Writes results into this table too; each table takes every result for which its
-    /// [`when`](Table::when) holds.
-    #[must_use]
-    pub fn into(mut self, table: Table<O>) -> Self {
-        self.target.tables.push(table);
-        self
-    }
-
-    /// Runs your own SQL in the transaction of each batch, after the tables were written.
-    ///
-    /// It sees the whole batch. It must not end the transaction: that is noticed, and stops the
-    /// pipeline. It may be called again with the same batch after a failure, whose writes are
-    /// undone. Anything it does outside this connection is not undone.
-    #[must_use]
-    pub fn write_with<F>(mut self, write: F) -> Self
-    where
-        F: for<'a> Fn(&'a mut PgConnection, &'a Batch<O>) -> BoxFuture<'a, Result<(), sqlx::Error>>
-            + Send
-            + Sync
-            + 'static,
-    {
-        self.write_with = Some(Arc::new(write));
-        self
-    }
-
     /// The schema of the bookkeeping tables: `tidegate` unless set.
     #[must_use]
     pub fn bookkeeping_schema(mut self, schema: &str) -> Self {
         schema.clone_into(&mut self.settings.schema);
-        self
-    }
-
-    /// Forbids creating the bookkeeping tables; if they are missing, the error prints the
-    /// statements that create them.
-    #[must_use]
-    pub fn tables_manual(mut self) -> Self {
-        self.target.forbid_creation();
-        self
-    }
-
-    /// Does without a dead letter table; a failure policy that sets records aside is refused.
-    #[must_use]
-    pub fn without_dead_letters(mut self) -> Self {
-        self.target.dead_letters = DeadLetterTable::Off;
         self
     }
 
@@ -132,6 +91,15 @@ where
         self
     }
 
+    /// How long a whole transaction may take before the connection is given up, for a server that
+    /// has fallen silent; twice the statement time-out and some seconds unless set. It must leave
+    /// room for all statements of [`write_with`](Self::write_with).
+    #[must_use]
+    pub fn answer_within(mut self, timeout: Duration) -> Self {
+        self.settings.answer_within = Some(timeout);
+        self
+    }
+
     /// From how many appended rows of one table in a batch on `COPY` is used instead of `INSERT`.
     #[must_use]
     pub fn copy_rows_min(mut self, rows: usize) -> Self {
@@ -139,10 +107,10 @@ where
         self
     }
 
-    async fn open_database(
+    async fn open_with(
         &mut self,
         context: &SinkContext,
-        progress: Progress,
+        offsets: Offsets,
     ) -> Result<(), SinkError> {
         let server = self.settings.parse().map_err(SinkError::Stop)?;
         let books = self.settings.bookkeeping().map_err(SinkError::Stop)?;
@@ -151,24 +119,27 @@ where
         let connected = connect_within(&self.settings, &server, &context.group, context.deadline);
         let mut session = connected.await.map_err(SinkError::Stop)?;
         let letters = self.target.needs_dead_letters(context);
-        if letters || progress == Progress::Stored {
+        if letters || offsets == Offsets::Stored {
             check::bookkeeping(&mut session.conn, &books, self.target.may_create()).await?;
         }
         let mut known = Vec::with_capacity(self.target.tables.len());
         for table in &self.target.tables {
             known.push(check::table(&mut session.conn, table).await?);
         }
+        // A rule on a table cannot be part of the one statement.
+        let in_steps = self.write_with.is_some() || known.iter().any(|known| known.has_rules);
         let plan = Plan::new(
             &self.target.tables,
             known,
             letters.then_some(&books),
-            (&context.group, progress, self.write_with.is_some()),
+            (&context.group, offsets, in_steps),
             self.copies_from(server.is_socket()),
             &books.progress,
         );
         self.opened = Some(Opened {
             plan,
             ownership: Ownership::default(),
+            earlier: Earlier::default(),
             store: Store {
                 books,
                 group: context.group.clone(),
@@ -209,34 +180,80 @@ where
 
     /// One batch in one transaction. The session is taken out and put back only when it is known
     /// to be clean, so a future that is dropped half-way closes it, which rolls back.
-    async fn store(
-        &mut self,
-        batch: &Batch<O>,
-        progress: Progress,
-        end: End,
-    ) -> Result<(), Failure> {
+    async fn store(&mut self, batch: &Batch<O>, offsets: Offsets, end: End) -> Result<(), Failure> {
         let opened = self.opened.as_ref().expect("a sink is opened first");
-        let expected = match progress {
-            Progress::Stored => opened.ownership.expect(batch.spans())?,
-            Progress::Elsewhere => Vec::new(),
+        let expected = match offsets {
+            Offsets::Stored => opened.ownership.expect(batch.spans())?,
+            Offsets::Elsewhere => Vec::new(),
         };
+        let mut watch = Phases::start(&opened.store.group, end);
         let encoded = opened.plan.encode(&self.target.tables, batch);
+        watch.end("encode");
         let mut session = session(&mut self.session, opened).await?;
         let transaction = Transaction {
             opened,
+            pid: session.pid,
             write_with: self.write_with.as_ref(),
-            progress,
+            offsets,
             expected: &expected,
             end,
         };
         let result = match encoded {
-            Ok(encoded) => transaction.run(&mut session.conn, batch, encoded).await,
+            Ok(encoded) => transaction.run(&mut session.conn, batch, encoded, &mut watch).await,
             Err(rejection) => transaction.believe(&mut session.conn, rejection.into()).await,
         };
         if !result.as_ref().is_err_and(|failure| failure.taints_connection) {
             self.session = Some(session);
         }
         result
+    }
+
+    async fn claim_all(&mut self, partitions: &[ClaimRequest]) -> Result<Vec<Claim>, Failure> {
+        let opened = self.opened.as_mut().expect("a sink is opened first");
+        let within = self.settings.answer_within();
+        let mut session = session(&mut self.session, opened).await?;
+        let Opened { store, ownership, earlier, .. } = opened;
+        let claims = store.claim(&mut session, partitions, ownership, earlier);
+        let claims = bounded(within, claims).await?;
+        self.session = Some(session);
+        Ok(claims)
+    }
+
+    async fn move_all(&mut self, moves: &[Move]) -> Result<(), Failure> {
+        let opened = self.opened.as_ref().expect("a sink is opened first");
+        let within = self.settings.answer_within();
+        let mut session = session(&mut self.session, opened).await?;
+        let moved = opened.store.reposition(&mut session, moves, &opened.ownership);
+        let moved = bounded(within, moved).await;
+        if !moved.as_ref().is_err_and(|failure| failure.taints_connection) {
+            self.session = Some(session);
+        }
+        moved
+    }
+
+    async fn release_all(&mut self, partitions: &[PartitionId]) {
+        let Some(opened) = self.opened.as_mut() else {
+            return;
+        };
+        let held = opened.ownership.give_up(partitions);
+        let Some(mut session) = self.session.take() else {
+            return;
+        };
+        let within = self.settings.answer_within();
+        match bounded(within, opened.store.release(&mut session.conn, &held)).await {
+            Ok(()) => self.session = Some(session),
+            Err(failure) => tracing::warn!(cause = %failure.cause, "claims were not handed back"),
+        }
+    }
+
+    async fn close_all(&mut self) {
+        if let Some(session) = self.session.take() {
+            // The server notices a closed socket as well, so nobody waits for long.
+            let closed = tokio::time::timeout(CLOSE_MAX, session.conn.close()).await;
+            if !matches!(closed, Ok(Ok(()))) {
+                tracing::debug!("the connection was not closed cleanly");
+            }
+        }
     }
 }
 
@@ -247,107 +264,12 @@ async fn session(left: &mut Option<Session>, opened: &Opened) -> Result<Session,
     }
     let store = &opened.store;
     let mut session = connect(&store.settings, &store.server, &store.group).await?;
-    store.adopt(&mut session, &opened.ownership).await?;
+    let adopted = store.adopt(&mut session, &opened.ownership);
+    bounded(store.settings.answer_within(), adopted).await?;
     Ok(session)
 }
 
-impl<O> TransactionalSink for Postgres<O>
-where
-    O: Send + Sync + 'static,
-{
-    type Output = O;
-
-    async fn open(&mut self, context: &SinkContext) -> Result<(), SinkError> {
-        self.open_database(context, Progress::Stored).await
-    }
-
-    fn describe(&self) -> SinkDescription {
-        self.description()
-    }
-
-    async fn claim(&mut self, partitions: &[ClaimRequest]) -> Result<Vec<Claim>, SinkError> {
-        let opened = self.opened.as_mut().expect("a sink is opened first");
-        let session = session(&mut self.session, opened).await;
-        let mut session = session.map_err(Failure::into_sink_error)?;
-        let claims = opened.store.claim(&mut session, partitions, &mut opened.ownership);
-        let claims = claims.await.map_err(Failure::into_sink_error)?;
-        self.session = Some(session);
-        Ok(claims)
-    }
-
-    async fn reposition(&mut self, moves: &[Move]) -> Result<(), CommitError> {
-        let opened = self.opened.as_ref().expect("a sink is opened first");
-        let session = session(&mut self.session, opened).await;
-        let mut session = session.map_err(Failure::into_commit_error)?;
-        let moved = opened.store.reposition(&mut session, moves, &opened.ownership);
-        moved.await.map_err(Failure::into_commit_error)?;
-        self.session = Some(session);
-        Ok(())
-    }
-
-    async fn commit(&mut self, batch: &Batch<O>) -> Result<(), CommitError> {
-        let stored = self.store(batch, Progress::Stored, End::Commit).await;
-        stored.map_err(Failure::into_commit_error)
-    }
-
-    async fn probe(&mut self, batch: &Batch<O>) -> Result<(), CommitError> {
-        let stored = self.store(batch, Progress::Stored, End::Undo).await;
-        stored.map_err(Failure::into_commit_error)
-    }
-
-    async fn release(&mut self, partitions: &[PartitionId]) {
-        let Some(opened) = self.opened.as_mut() else {
-            return;
-        };
-        let held = opened.ownership.give_up(partitions);
-        let Some(mut session) = self.session.take() else {
-            return;
-        };
-        match opened.store.release(&mut session.conn, &held).await {
-            Ok(()) => self.session = Some(session),
-            Err(error) => tracing::warn!(%error, "claims were not handed back"),
-        }
-    }
-
-    async fn close(&mut self) {
-        self.close_database().await;
-    }
-}
-
-impl<O> Sink for Postgres<O>
-where
-    O: Send + Sync + 'static,
-{
-    type Output = O;
-
-    async fn open(&mut self, context: &SinkContext) -> Result<(), SinkError> {
-        self.open_database(context, Progress::Elsewhere).await
-    }
-
-    fn describe(&self) -> SinkDescription {
-        self.description()
-    }
-
-    async fn write(&mut self, batch: &Batch<O>) -> Result<(), SinkError> {
-        let stored = self.store(batch, Progress::Elsewhere, End::Commit).await;
-        stored.map_err(Failure::into_sink_error)
-    }
-
-    async fn close(&mut self) {
-        self.close_database().await;
-    }
-}
-
-impl<O> Postgres<O> {
-    async fn close_database(&mut self) {
-        if let Some(session) = self.session.take() {
-            // The server notices a closed socket as well.
-            if let Err(error) = session.conn.close().await {
-                tracing::debug!(%error, "the connection was not closed cleanly");
-            }
-        }
-    }
-}
+sql_sink!(Postgres, PgConnection, sqlx::Error);
 
 impl<O> fmt::Debug for Postgres<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

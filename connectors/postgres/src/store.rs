@@ -1,26 +1,23 @@
-//! Stored progress: claim, compare, release.
+//! Stored progress: compare, move, release.
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 
 use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
 use sqlx::query::Query;
 use sqlx::{Connection, Row};
 use tidegate::Cause;
-use tidegate::record::{PartitionId, Topic};
-use tidegate::sink::{Claim, ClaimRequest, Move};
+use tidegate::record::PartitionId;
+use tidegate::sink::Move;
 use tidegate_sql::{
-    Answers, Bookkeeping, Cell, Compare, Expectation, Failure, Fate, Kind, Ownership, Phase,
-    StoredRow, answer_claims, explain_fence,
+    Bookkeeping, Cell, Compare, Expectation, Failure, Fate, Kind, Ownership, Phase, StoredRow,
+    explain_fence,
 };
-use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::connection::{Session, connect, query};
+use crate::connection::{Session, query};
+use crate::encode::Arrays;
 use crate::error::{before, failure};
 use crate::settings::{Server, Settings};
-use crate::wire::Arrays;
 
 /// The progress of one group.
 #[derive(Debug)]
@@ -64,168 +61,6 @@ pub(crate) fn bind_compare(
 }
 
 impl Store {
-    /// See `TransactionalSink::claim`. The rows are locked before they are read, in one order for
-    /// everybody: whatever an earlier owner left open is settled by then.
-    pub(crate) async fn claim(
-        &self,
-        session: &mut Session,
-        asked: &[ClaimRequest],
-        ownership: &mut Ownership,
-    ) -> Result<Vec<Claim>, Failure> {
-        let owner = Uuid::new_v4();
-        let topics: Vec<&Topic> = asked.iter().map(|asked| asked.partition.topic()).collect();
-        let pid = session.pid;
-        let backend_start = session.backend_start.clone();
-        let mut tx = session.conn.begin().await.map_err(before)?;
-        let rows = self.lock(&mut tx, asked);
-        let rows = self.unblocked(pid, rows).await.map_err(before)?;
-        let highest = self.highest(&mut tx, &topics).await.map_err(before)?;
-        let answers = answer_claims(asked, &rows, |topic| {
-            let found = highest.iter().find(|(name, _)| name == topic.as_str());
-            found.map(|(_, index)| *index)
-        });
-        let Answers { claims, take, unborn } = answers;
-        let taken = self.take(&mut tx, &take, owner, &backend_start);
-        let taken = taken.await.map_err(before)?;
-        tx.commit().await.map_err(|error| failure(&error, Phase::CommitSent))?;
-        ownership.hold_all(taken, unborn, owner);
-        Ok(claims)
-    }
-
-    /// Waits for `work`, and ends the backend of an owner that keeps it waiting: a process that
-    /// was stopped inside a transaction holds its rows, and no time-out of the server ends it
-    /// while it is inside a `COPY`.
-    async fn unblocked<T>(&self, pid: i32, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        loop {
-            if let Ok(done) = timeout(self.settings.patience, &mut work).await {
-                return done;
-            }
-            match self.end_blocking_owners(pid).await {
-                Ok(ended) if ended.is_empty() => {
-                    tracing::info!("waiting for a lock on stored progress");
-                }
-                Ok(ended) => tracing::warn!(pids = ?ended, "ended the backend of an earlier owner"),
-                Err(failure) => tracing::warn!(cause = %failure.cause, "an owner blocks the claim"),
-            }
-        }
-    }
-
-    /// Ends the backends that block backend `pid` and are recorded, number and start, as owners in
-    /// the rows of this group.
-    async fn end_blocking_owners(&self, pid: i32) -> Result<Vec<i32>, Failure> {
-        let mut other = connect(&self.settings, &self.server, &self.group).await?;
-        let text: Arc<str> = format!(
-            "SELECT a.pid, pg_terminate_backend(a.pid) FROM pg_stat_activity AS a \
-             WHERE a.pid = ANY (pg_blocking_pids($2)) AND EXISTS (SELECT 1 FROM {} AS p \
-             WHERE p.group_id = $1 AND p.owner_pid = a.pid \
-             AND p.owner_backend_start = a.backend_start)",
-            self.books.progress
-        )
-        .into();
-        let rows = query(&text)
-            .bind(self.group.clone())
-            .bind(pid)
-            .fetch_all(&mut other.conn)
-            .await
-            .map_err(before)?;
-        let ended = rows.iter().filter(|row| row.get(1)).map(|row| row.get(0));
-        let ended = ended.collect();
-        // Whether the second connection closes cleanly matters to nobody.
-        let _ = other.conn.close().await;
-        Ok(ended)
-    }
-
-    async fn lock(
-        &self,
-        conn: &mut PgConnection,
-        asked: &[ClaimRequest],
-    ) -> Result<Vec<StoredRow>, sqlx::Error> {
-        let partitions = asked.iter().map(|asked| &asked.partition);
-        self.rows(conn, partitions, "FOR UPDATE OF p").await
-    }
-
-    async fn highest(
-        &self,
-        conn: &mut PgConnection,
-        topics: &[&Topic],
-    ) -> Result<Vec<(String, i32)>, sqlx::Error> {
-        let text: Arc<str> = format!(
-            "SELECT topic, max(partition) FROM {} WHERE group_id = $1 AND topic = ANY ($2) \
-             GROUP BY topic",
-            self.books.progress
-        )
-        .into();
-        let topics: Vec<String> = topics.iter().map(|topic| topic.as_str().to_owned()).collect();
-        let rows = query(&text).bind(self.group.clone()).bind(topics);
-        let rows = rows.fetch_all(conn).await?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-    }
-
-    async fn take(
-        &self,
-        conn: &mut PgConnection,
-        take: &[ClaimRequest],
-        owner: Uuid,
-        backend_start: &str,
-    ) -> Result<Vec<(PartitionId, i64)>, sqlx::Error> {
-        let text: Arc<str> = format!(
-            "UPDATE {} AS p SET claim = p.claim + 1, owner = $5, owner_pid = pg_backend_pid(), \
-             owner_backend_start = $6::text::timestamptz, \
-             topic_id = coalesce(p.topic_id, s.topic_id), updated_at = now() \
-             FROM UNNEST($2::text[], $3::integer[], $4::bytea[]) AS s(topic, partition, topic_id) \
-             WHERE p.group_id = $1 AND p.topic = s.topic AND p.partition = s.partition \
-             RETURNING p.topic, p.partition, p.claim",
-            self.books.progress
-        )
-        .into();
-        let mut spans = Arrays::new(&[Kind::Text, Kind::Int4, Kind::Bytea]);
-        for request in take {
-            let row = [
-                Cell::Text(request.partition.topic().as_str()),
-                Cell::Int4(request.partition.index()),
-                request.topic_id.as_ref().map_or(Cell::Null, |id| Cell::Bytea(&id.0)),
-            ];
-            spans.push(row).expect("these types always fit");
-        }
-        let rows = spans
-            .bind(query(&text).bind(self.group.clone()))
-            .bind(owner)
-            .bind(backend_start.to_owned())
-            .fetch_all(conn)
-            .await?;
-        Ok(rows.iter().map(|row| (partition(row), row.get(2))).collect())
-    }
-
-    /// Records a new connection in the rows that this instance owns, so that a heir ends the right
-    /// backend. An earlier connection of ours that still holds the rows is ended the same way.
-    pub(crate) async fn adopt(
-        &self,
-        session: &mut Session,
-        ownership: &Ownership,
-    ) -> Result<(), Failure> {
-        let mut owners: Vec<Uuid> = ownership.iter().map(|(_, _, owner)| owner).collect();
-        owners.sort_unstable();
-        owners.dedup();
-        if owners.is_empty() {
-            return Ok(());
-        }
-        let text: Arc<str> = format!(
-            "UPDATE {} SET owner_pid = pg_backend_pid(), \
-             owner_backend_start = $3::text::timestamptz WHERE group_id = $1 AND owner = ANY ($2)",
-            self.books.progress
-        )
-        .into();
-        let pid = session.pid;
-        let update = query(&text)
-            .bind(self.group.clone())
-            .bind(owners)
-            .bind(session.backend_start.clone())
-            .execute(&mut session.conn);
-        self.unblocked(pid, update).await.map_err(before)?;
-        Ok(())
-    }
-
     /// See `TransactionalSink::reposition`.
     pub(crate) async fn reposition(
         &self,
@@ -305,7 +140,7 @@ impl Store {
         &self,
         conn: &mut PgConnection,
         held: &[(PartitionId, i64, Uuid)],
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<(), Failure> {
         let text: Arc<str> = format!(
             "UPDATE {} SET owner = NULL, owner_pid = NULL, owner_backend_start = NULL, \
              updated_at = now() WHERE group_id = $1 AND topic = $2 AND partition = $3 \
@@ -321,7 +156,8 @@ impl Store {
                 .bind(*claim)
                 .bind(*owner)
                 .execute(&mut *conn)
-                .await?;
+                .await
+                .map_err(before)?;
         }
         Ok(())
     }
@@ -379,22 +215,26 @@ impl Store {
     ) -> Failure {
         let partitions = expected.iter().map(|wanted| &wanted.partition);
         let text = match self.rows(conn, partitions, "").await {
-            Ok(rows) => explain_fence(expected, &rows),
+            Ok(rows) => {
+                let rows: Vec<StoredRow> =
+                    rows.iter().filter_map(|row| stored_row(row).ok()).collect();
+                explain_fence(expected, &rows)
+            }
             Err(_) => "stored progress is not where the batch starts".to_owned(),
         };
         Failure::new(Fate::Fenced, Cause::new(text))
     }
 
     /// The rows of these partitions, sorted.
-    async fn rows(
+    pub(crate) async fn rows(
         &self,
         conn: &mut PgConnection,
         partitions: impl Iterator<Item = &PartitionId>,
         lock: &str,
-    ) -> Result<Vec<StoredRow>, sqlx::Error> {
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
         let text: Arc<str> = format!(
-            "SELECT p.topic, p.partition, p.next_offset, p.claim, p.owner, p.topic_id \
-             FROM {} AS p WHERE p.group_id = $1 AND (p.topic, p.partition) IN \
+            "SELECT p.topic, p.partition, p.next_offset, p.claim, p.owner, p.topic_id, \
+             p.owner_pid, p.owner_backend_start::text FROM {} AS p WHERE p.group_id = $1 AND (p.topic, p.partition) IN \
              (SELECT * FROM UNNEST($2::text[], $3::integer[])) ORDER BY 1, 2 {lock}",
             self.books.progress
         )
@@ -405,22 +245,22 @@ impl Store {
             wanted.push(row).expect("these types always fit");
         }
         let rows = wanted.bind(query(&text).bind(self.group.clone()));
-        let rows = rows.fetch_all(conn).await?;
-        Ok(rows.iter().map(stored_row).collect())
+        rows.fetch_all(conn).await
     }
 }
 
-fn partition(row: &PgRow) -> PartitionId {
-    let topic: &str = row.get(0);
-    PartitionId::new(topic, row.get(1))
+/// The partition that columns 0 and 1 name.
+pub(crate) fn partition(row: &PgRow) -> Result<PartitionId, sqlx::Error> {
+    let topic: &str = row.try_get(0)?;
+    Ok(PartitionId::new(topic, row.try_get(1)?))
 }
 
-fn stored_row(row: &PgRow) -> StoredRow {
-    StoredRow {
-        partition: partition(row),
-        next: row.get(2),
-        claim: row.get(3),
-        owner: row.get(4),
-        topic_id: row.get(5),
-    }
+pub(crate) fn stored_row(row: &PgRow) -> Result<StoredRow, sqlx::Error> {
+    Ok(StoredRow {
+        partition: partition(row)?,
+        next: row.try_get(2)?,
+        claim: row.try_get(3)?,
+        owner: row.try_get(4)?,
+        topic_id: row.try_get(5)?,
+    })
 }

@@ -1,26 +1,21 @@
 //! One batch in one transaction: the order of its statements, and what ends it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::future::BoxFuture;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgArguments, PgConnection, Postgres};
+use sqlx::query::Query;
 use sqlx::{Connection, Row};
 use tidegate::Cause;
 use tidegate::batch::Batch;
-use tidegate_sql::{Compare, Expectation, Failure, Fate, Ownership, Phase};
+use tidegate_sql::{
+    Compare, End, Expectation, Failure, Fate, Offsets, Ownership, Phase, Phases, WriteWith,
+};
 use tokio::time::timeout;
 
+use crate::claim::{Blockers, Earlier};
 use crate::error::{before, failure};
 use crate::store::Store;
-use crate::write::{Encoded, Plan, Progress};
-
-/// The user's own SQL.
-pub(crate) type WriteWith<O> = Arc<
-    dyn for<'a> Fn(&'a mut PgConnection, &'a Batch<O>) -> BoxFuture<'a, Result<(), sqlx::Error>>
-        + Send
-        + Sync,
->;
+use crate::write::{Encoded, Plan};
 
 /// What is known once the database was looked at.
 #[derive(Debug)]
@@ -28,20 +23,16 @@ pub(crate) struct Opened {
     pub(crate) store: Store,
     pub(crate) plan: Plan,
     pub(crate) ownership: Ownership,
-}
-
-/// How a transaction ends if nothing fails.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    Commit,
-    Undo,
+    pub(crate) earlier: Earlier,
 }
 
 /// One transaction of a batch.
 pub(crate) struct Transaction<'s, O> {
     pub(crate) opened: &'s Opened,
-    pub(crate) write_with: Option<&'s WriteWith<O>>,
-    pub(crate) progress: Progress,
+    /// The backend that runs it.
+    pub(crate) pid: i32,
+    pub(crate) write_with: Option<&'s WriteWith<PgConnection, O, sqlx::Error>>,
+    pub(crate) offsets: Offsets,
     pub(crate) expected: &'s [Expectation],
     pub(crate) end: End,
 }
@@ -57,14 +48,16 @@ where
         conn: &mut PgConnection,
         batch: &Batch<O>,
         encoded: Encoded,
+        watch: &mut Phases,
     ) -> Result<(), Failure> {
         if encoded.has_dead_letters() && !self.opened.plan.takes_dead_letters() {
-            let cause = "the batch holds dead letters and the sink has no place for them";
-            return Err(Failure::new(Fate::Operator, Cause::new(cause)));
+            return Err(Failure::no_place_for_dead_letters());
         }
         let within = self.opened.store.settings.answer_within();
         let commit_sent = AtomicBool::new(false);
-        let attempt = self.attempt(conn, batch, encoded, &commit_sent);
+        let attempt = self.attempt(conn, batch, encoded, &commit_sent, watch);
+        let leftovers = Blockers::Leftovers(&self.opened.earlier);
+        let attempt = self.opened.store.unblocked(self.pid, leftovers, attempt);
         let Ok(result) = timeout(within, attempt).await else {
             let fate = match commit_sent.load(Ordering::Relaxed) {
                 true => Fate::InDoubt,
@@ -89,8 +82,9 @@ where
         batch: &Batch<O>,
         encoded: Encoded,
         commit_sent: &AtomicBool,
+        watch: &mut Phases,
     ) -> Result<(), Failure> {
-        let expected = (self.progress == Progress::Stored).then_some(self.expected);
+        let expected = (self.offsets == Offsets::Stored).then_some(self.expected);
         let statement = match self.opened.plan.one(encoded, expected) {
             Ok(statement) if self.end == End::Commit => {
                 // It commits by itself: from here on silence is doubt. All answers are read,
@@ -98,6 +92,7 @@ where
                 commit_sent.store(true, Ordering::Relaxed);
                 let stored = statement.fetch_all(conn).await;
                 stored.map_err(|error| failure(&error, Phase::CommitSent))?;
+                watch.end("statement");
                 return Ok(());
             }
             Ok(statement) => Ok(statement),
@@ -105,51 +100,60 @@ where
         };
         let mut tx = conn.begin().await.map_err(before)?;
         let written = match statement {
-            Ok(statement) => statement.fetch_all(&mut *tx).await.map(drop).map_err(before),
-            Err(encoded) => self.write(&mut tx, batch, encoded).await,
+            Ok(statement) => probe(&mut tx, statement).await,
+            Err(encoded) => self.write(&mut tx, batch, encoded, watch).await,
         };
-        let written = match written {
-            Ok(()) if self.end == End::Undo => check_deferred(&mut tx).await,
-            written => written,
-        };
-        if written.is_err() || self.end == End::Undo {
-            if let Err(error) = tx.rollback().await {
-                let first = written.err().unwrap_or_else(|| before(error));
-                return Err(first.not_rolled_back());
+        let xid = match written {
+            Ok(xid) if self.end == End::Commit => xid,
+            written => {
+                let result = match written {
+                    Ok(_) => check_deferred(&mut tx).await,
+                    Err(failure) => Err(failure),
+                };
+                return match tx.rollback().await {
+                    Ok(()) => result,
+                    Err(error) => {
+                        let first = result.err().unwrap_or_else(|| before(error));
+                        Err(first.not_rolled_back())
+                    }
+                };
             }
-            return written;
-        }
-        let xid = current_xid(&mut tx).await?;
+        };
         commit_sent.store(true, Ordering::Relaxed);
         let sent = |error| failure(&error, Phase::CommitSent);
         tx.commit().await.map_err(sent)?;
-        settled(conn, xid.as_deref()).await
+        settled(conn, &xid).await?;
+        watch.end("commit");
+        Ok(())
     }
 
-    /// Results, dead letters, the user's SQL, and the compare as the last statement.
+    /// Results, dead letters, the user's SQL, and the compare as the last statement; returns the
+    /// number of the transaction.
     async fn write(
         &self,
         conn: &mut PgConnection,
         batch: &Batch<O>,
         encoded: Encoded,
-    ) -> Result<(), Failure> {
+        watch: &mut Phases,
+    ) -> Result<String, Failure> {
         // Taken first: whoever ends the transaction in between ends this number.
         let row = sqlx::query("SELECT pg_current_xact_id()::text").fetch_one(&mut *conn);
         let xid: String = row.await.map_err(before)?.get(0);
+        watch.end("begin");
         self.opened.plan.steps(conn, encoded).await.map_err(before)?;
         if let Some(write) = self.write_with {
             write(conn, batch).await.map_err(before)?;
             if current_xid(conn).await?.as_deref() != Some(&*xid) {
-                let cause = "`write_with` ended the transaction: what it wrote before may be \
-                             stored without its progress; remove COMMIT and ROLLBACK from it";
-                return Err(Failure::new(Fate::Operator, Cause::new(cause)));
+                return Err(Failure::transaction_was_ended());
             }
         }
+        watch.end("write");
         let moved = self.opened.store.advance(conn, self.expected, &xid);
-        match moved.await.map_err(before)? {
-            Compare::Holds => Ok(()),
-            // The words come after the rollback.
-            Compare::Differs => Err(Failure::new(Fate::Fenced, Cause::new("fenced"))),
+        let compare = moved.await.map_err(before)?;
+        watch.end("offsets");
+        match compare {
+            Compare::Holds => Ok(xid),
+            Compare::Differs => Err(Failure::compare_differs()),
         }
     }
 
@@ -178,6 +182,15 @@ async fn current_xid(conn: &mut PgConnection) -> Result<Option<String>, Failure>
     }
 }
 
+/// Runs the one-statement form inside a transaction; a probe needs no number of it.
+async fn probe(
+    conn: &mut PgConnection,
+    statement: Query<'static, Postgres, PgArguments>,
+) -> Result<String, Failure> {
+    statement.fetch_all(conn).await.map_err(before)?;
+    Ok(String::new())
+}
+
 /// What `COMMIT` would find.
 async fn check_deferred(conn: &mut PgConnection) -> Result<(), Failure> {
     let check = sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(conn);
@@ -186,11 +199,7 @@ async fn check_deferred(conn: &mut PgConnection) -> Result<(), Failure> {
 
 /// Whether the transaction really committed: the server answers `ROLLBACK` to the `COMMIT` of a
 /// failed transaction, and the client calls that success.
-async fn settled(conn: &mut PgConnection, xid: Option<&str>) -> Result<(), Failure> {
-    let Some(xid) = xid else {
-        // Nothing was written: there is nothing that could be lost.
-        return Ok(());
-    };
+async fn settled(conn: &mut PgConnection, xid: &str) -> Result<(), Failure> {
     let status = sqlx::query("SELECT pg_xact_status($1::text::xid8)")
         .bind(xid.to_owned())
         .fetch_one(conn)
@@ -206,5 +215,35 @@ async fn settled(conn: &mut PgConnection, xid: Option<&str>) -> Result<(), Failu
             let cause = Cause::new("the server does not know how the transaction ended");
             Err(Failure::new(Fate::InDoubt, cause))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::ConnectOptions;
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_that_was_answered_with_rollback_is_not_taken_for_success() {
+        let url = std::env::var("TIDEGATE_POSTGRES").expect(
+            "TIDEGATE_POSTGRES is not set: this test needs a PostgreSQL server; run `scripts/test`",
+        );
+        let options: PgConnectOptions = url.parse().expect("a URL");
+        let mut conn = options.connect().await.expect("connected");
+        let mut tx = conn.begin().await.expect("begun");
+        let row = sqlx::query("SELECT pg_current_xact_id()::text").fetch_one(&mut *tx);
+        let xid: String = row.await.expect("a number").get(0);
+        assert!(sqlx::query("SELECT 1 / 0").execute(&mut *tx).await.is_err());
+        tx.commit().await.expect("the client calls it success");
+        let settled = settled(&mut conn, &xid).await;
+        assert_eq!(settled.expect_err("it was not").fate, Fate::Aborted);
+
+        let mut tx = conn.begin().await.expect("begun");
+        let row = sqlx::query("SELECT pg_current_xact_id()::text").fetch_one(&mut *tx);
+        let xid: String = row.await.expect("a number").get(0);
+        tx.commit().await.expect("committed");
+        super::settled(&mut conn, &xid).await.expect("it was");
     }
 }

@@ -2,6 +2,7 @@
 
 #[path = "../../sql/tests/common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "this file uses a part of it")]
 mod lab;
 
 use lab::Database;

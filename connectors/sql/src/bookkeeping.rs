@@ -59,6 +59,12 @@ impl Bookkeeping {
     }
 }
 
+/// The refusal to start without bookkeeping tables that may not be created.
+pub fn creation_refused(missing: &str, ddl: &str) -> Error {
+    let problem = format_args!("bookkeeping tables are missing: {missing}");
+    Error::configuration("tables_manual", problem).remedy(format_args!("create them:\n{ddl}"))
+}
+
 /// The refusal of bookkeeping tables of another version.
 pub fn version_refused(table: &str, found: Option<i32>) -> Error {
     let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use rust_decimal::Decimal;
+use rust_decimal::{Decimal, RoundingStrategy};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -178,6 +178,19 @@ impl Limit {
         }
     }
 
+    /// What the column keeps of a value that it takes: keys are compared as they are stored.
+    pub(crate) fn stored<'a>(&self, cell: Cell<'a>) -> Cell<'a> {
+        match (cell, self.numeric, self.chars_max) {
+            (Cell::Numeric(value), Some((_, scale)), _) => Cell::Numeric(rounded(value, scale)),
+            // What is beyond the limit is spaces: anything else was refused.
+            (Cell::Text(text), _, Some(max)) => {
+                let end = text.char_indices().nth(max).map_or(text.len(), |(end, _)| end);
+                Cell::Text(&text[..end])
+            }
+            _ => cell,
+        }
+    }
+
     fn check_text(&self, text: &str) -> Result<(), BadCell> {
         if text.as_bytes().contains(&0) {
             return Err(BadCell::new("a NUL character in text"));
@@ -198,13 +211,7 @@ impl Limit {
         let whole_digits_max = precision.saturating_sub(scale);
         // 10^29 is beyond every Decimal.
         let too_large = whole_digits_max < 29
-            && value
-                .round_dp_with_strategy(
-                    scale.min(28),
-                    rust_decimal::RoundingStrategy::MidpointAwayFromZero,
-                )
-                .abs()
-                .trunc()
+            && rounded(*value, scale).abs().trunc()
                 >= Decimal::from_i128_with_scale(10_i128.pow(whole_digits_max), 0);
         if too_large {
             return Err(BadCell::new(format!(
@@ -213,6 +220,11 @@ impl Limit {
         }
         Ok(())
     }
+}
+
+/// As the database rounds.
+fn rounded(value: Decimal, scale: u32) -> Decimal {
+    value.round_dp_with_strategy(scale.min(28), RoundingStrategy::MidpointAwayFromZero)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What a failed step means for the batch: the rows of each connector's one table of errors.
 
-use tidegate::Cause;
 use tidegate::record::Coordinates;
 use tidegate::sink::{CommitError, Rejection, SinkError};
+use tidegate::{Cause, Error};
 
 /// How far a transaction was when it failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +55,25 @@ impl Failure {
         }
     }
 
+    /// Dead letters in a batch of a sink that was told there would be none.
+    pub fn no_place_for_dead_letters() -> Self {
+        let cause = "the batch holds dead letters and the sink has no place for them";
+        Self::new(Fate::Operator, Cause::new(cause))
+    }
+
+    /// The user's own SQL ended the transaction that it was given.
+    pub fn transaction_was_ended() -> Self {
+        let cause = "`write_with` ended the transaction: what it wrote before may be stored \
+                     without its progress; remove COMMIT and ROLLBACK from it";
+        Self::new(Fate::Operator, Cause::new(cause))
+    }
+
+    /// The compare did not hold; the words for it are found after the rollback.
+    pub fn compare_differs() -> Self {
+        let cause = "stored progress is not where the batch starts";
+        Self::new(Fate::Fenced, Cause::new(cause))
+    }
+
     /// The same failure on a connection that could not even roll back.
     #[must_use]
     pub fn not_rolled_back(self) -> Self {
@@ -76,7 +95,7 @@ impl Failure {
     pub fn into_sink_error(self) -> SinkError {
         match self.fate {
             Fate::Aborted | Fate::Reconnect | Fate::InDoubt => SinkError::Retry(self.cause),
-            Fate::Operator => SinkError::Retry(self.cause.needs_operator()),
+            Fate::Operator => SinkError::Stop(Error::sink_failed(self.cause)),
             Fate::Fenced => SinkError::Fenced(self.cause),
             Fate::Rejected => SinkError::Rejected(self.into_rejection()),
         }

@@ -27,13 +27,17 @@ mod dead_letter;
 mod fate;
 mod key;
 mod name;
+mod phases;
 mod rows;
+mod sink;
 mod statement;
 mod table;
 mod target;
 
 pub use actual::{Actual, ActualColumn, Fit, check};
-pub use bookkeeping::{Bookkeeping, Liveness, PROGRESS_VERSION, ProgressRow, version_refused};
+pub use bookkeeping::{
+    Bookkeeping, Liveness, PROGRESS_VERSION, ProgressRow, creation_refused, version_refused,
+};
 pub use cell::{BadCell, Cell, Kind, Limit};
 pub use claim::{
     Answers, Compare, Expectation, NotHeld, Ownership, StoredRow, answer_claims, explain_fence,
@@ -41,7 +45,9 @@ pub use claim::{
 pub use dead_letter::{DeadLetterRow, dead_letter_rows, headers_json, sanitise};
 pub use fate::{Failure, Fate, Phase};
 pub use name::{BadName, TableName, quote};
+pub use phases::Phases;
 pub use rows::{RowWriter, encode};
+pub use sink::{End, Offsets, WriteWith, Writing};
 pub use statement::{column_list, on_conflict};
 pub use table::{Column, Role, Table};
 pub use target::{DeadLetterTable, Target};

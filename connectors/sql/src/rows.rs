@@ -41,12 +41,10 @@ pub fn encode<O>(
     batch: &Batch<O>,
     rows: &mut impl RowWriter,
 ) -> Result<usize, Rejection> {
-    let outputs = batch
-        .outputs()
-        .filter(|output| table.filter.as_ref().is_none_or(|holds| holds(output.value)));
+    let outputs = batch.outputs().filter(|output| table.takes(output.value));
     let mut count = 0;
     if table.is_upsert() {
-        for row in merge(table, outputs)? {
+        for row in merge(table, limits, outputs)? {
             let mut sums = row.sums.into_iter();
             for (index, column) in table.columns.iter().enumerate() {
                 let sum = match column.role {
@@ -78,21 +76,23 @@ struct Merged<'a, O> {
 
 fn merge<'a, O>(
     table: &Table<O>,
+    limits: &[Limit],
     outputs: impl Iterator<Item = Output<'a, O>>,
 ) -> Result<Vec<Merged<'a, O>>, Rejection> {
-    let key_columns: Vec<&Column<O>> = table
+    let key_columns: Vec<(&Column<O>, Limit)> = table
         .key
         .iter()
         .map(|key| {
-            let column = table.columns.iter().find(|column| column.name == *key);
-            column.expect("the key was checked when the table was")
+            let place = table.columns.iter().position(|column| column.name == *key);
+            let place = place.expect("the key was checked when the table was");
+            (&table.columns[place], limits.get(place).cloned().unwrap_or_default())
         })
         .collect();
     let mut merged: HashMap<Vec<u8>, Merged<'a, O>> = HashMap::new();
     for output in outputs {
         let mut bytes = Vec::new();
-        for column in &key_columns {
-            (column.extract)(&output, &mut |cell| key::push(&mut bytes, &cell));
+        for (column, limit) in &key_columns {
+            (column.extract)(&output, &mut |cell| key::push(&mut bytes, &limit.stored(cell)));
         }
         match merged.entry(bytes) {
             Entry::Vacant(vacant) => {
@@ -190,6 +190,113 @@ impl Sum {
             Self::Int8(value) => Cell::Int8(value),
             Self::Float8(value) => Cell::Float8(value),
             Self::Numeric(value) => Cell::Numeric(value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use tidegate::batch::{Finished, Outcome, Span};
+    use tidegate::record::{Epoch, Headers, Offset, PartitionId, Record};
+
+    use super::*;
+
+    /// Key, value that is replaced, value that is added.
+    type Row = (u8, i64, i64);
+
+    /// Rows as numbers.
+    #[derive(Default)]
+    struct Numbers {
+        row: Vec<i64>,
+        rows: Vec<Vec<i64>>,
+    }
+
+    impl RowWriter for Numbers {
+        fn cell(&mut self, column: usize, cell: Cell<'_>) -> Result<(), BadCell> {
+            assert_eq!(column, self.row.len());
+            match cell {
+                Cell::Int8(value) => self.row.push(value),
+                other => panic!("a number, got {other:?}"),
+            }
+            Ok(())
+        }
+
+        fn end_row(&mut self) {
+            self.rows.push(std::mem::take(&mut self.row));
+        }
+    }
+
+    fn batch(outputs: Vec<Vec<Row>>) -> Batch<Row> {
+        let partition = PartitionId::new("t", 0);
+        let next = Offset::new(outputs.len() as i64);
+        let finished = outputs.into_iter().zip(0..).map(|(outputs, offset)| Finished {
+            record: Arc::new(Record {
+                partition: partition.clone(),
+                offset: Offset::new(offset),
+                timestamp: None,
+                key: None,
+                value: None,
+                headers: Headers::default(),
+            }),
+            outcome: Outcome::Emit(outputs.into_iter().collect()),
+            attempts: 1,
+        });
+        let finished = finished.collect();
+        let first = Offset::ZERO;
+        let span = Span { partition: partition.clone(), epoch: Epoch::new(1), first, next };
+        Batch::new(vec![span], finished)
+    }
+
+    fn table() -> Table<Row> {
+        Table::new("t")
+            .int8("key", |row: &Row| row.0.into())
+            .int8("last", |row| row.1)
+            .int8_add("sum", |row| row.2)
+            .when(|row| row.1 % 5 != 0)
+    }
+
+    fn outputs() -> impl Strategy<Value = Vec<Vec<Row>>> {
+        let row = (0..6_u8, -20..20_i64, -20..20_i64);
+        proptest::collection::vec(proptest::collection::vec(row, 0..4), 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn an_upsert_of_a_batch_stores_what_one_after_another_would(outputs in outputs()) {
+            let mut model: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+            for (key, last, sum) in outputs.iter().flatten().filter(|row| row.1 % 5 != 0) {
+                let stored = model.entry((*key).into()).or_default();
+                *stored = (*last, stored.1 + sum);
+            }
+            let mut rows = Numbers::default();
+            let count = encode(&table().upsert_on(["key"]), &[], &batch(outputs), &mut rows);
+            let expected: Vec<Vec<i64>> =
+                model.into_iter().map(|(key, (last, sum))| vec![key, last, sum]).collect();
+            prop_assert_eq!(count.unwrap(), expected.len());
+            // Keys are sorted: two writers lock the rows they share in the same order.
+            prop_assert_eq!(rows.rows, expected);
+        }
+
+        #[test]
+        fn appended_rows_are_all_there_in_order(outputs in outputs()) {
+            let mut rows = Numbers::default();
+            let expected: Vec<Vec<i64>> = outputs
+                .iter()
+                .flatten()
+                .filter(|row| row.1 % 5 != 0)
+                .map(|row| vec![row.0.into(), row.1, row.2])
+                .collect();
+            let append = Table::new("t")
+                .int8("key", |row: &Row| row.0.into())
+                .int8("last", |row| row.1)
+                .int8("sum", |row| row.2)
+                .when(|row| row.1 % 5 != 0);
+            encode(&append, &[], &batch(outputs), &mut rows).unwrap();
+            prop_assert_eq!(rows.rows, expected);
         }
     }
 }

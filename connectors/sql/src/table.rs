@@ -181,6 +181,11 @@ impl<O> Table<O> {
         &self.key
     }
 
+    /// Whether it takes this result.
+    pub fn takes(&self, output: &O) -> bool {
+        self.filter.as_ref().is_none_or(|holds| holds(output))
+    }
+
     /// Whether existing rows are replaced or added to.
     pub fn is_upsert(&self) -> bool {
         !self.key.is_empty()

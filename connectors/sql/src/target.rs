@@ -59,6 +59,10 @@ impl<O> Target<O> {
     /// # Errors
     /// A configuration error that names the setting.
     pub fn validate(&self, context: &SinkContext, writes: bool) -> Result<(), Error> {
+        if context.group.is_empty() || context.group.contains('\0') {
+            let problem = "must not be empty and holds no NUL character: it is the key of progress";
+            return Err(Error::configuration("group", problem));
+        }
         if self.tables.is_empty() && !writes {
             return Err(Error::configuration(
                 "sink",

@@ -6,19 +6,19 @@ use tidegate::Error;
 use tidegate::sink::SinkError;
 use tidegate_sql::{
     Actual, ActualColumn, Bookkeeping, Fit, Kind, Limit, PROGRESS_VERSION, Table, check,
-    version_refused,
+    creation_refused, version_refused,
 };
 
-use crate::bind::{Affinity, refuses};
 use crate::connection::query;
-use crate::error::failure;
+use crate::encode::{Affinity, refuses};
+use crate::error::before;
 
 /// The statements that create the bookkeeping tables.
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// A fault of this call: temporary ones are tried again, the others end the start.
 fn failed(error: sqlx::Error) -> SinkError {
-    failure(&error, tidegate_sql::Phase::BeforeCommit).into_sink_error()
+    before(error).into_sink_error()
 }
 
 /// Makes sure that the bookkeeping tables exist in our version; creates them if that is allowed.
@@ -36,13 +36,7 @@ pub(crate) async fn bookkeeping(
     if !missing.is_empty() {
         let ddl = books.ddl(SCHEMA);
         if !may_create {
-            return Err(SinkError::Stop(
-                Error::configuration(
-                    "tables_manual",
-                    format_args!("bookkeeping tables are missing: {}", missing.join(", ")),
-                )
-                .remedy(format_args!("create them:\n{ddl}")),
-            ));
+            return Err(SinkError::Stop(creation_refused(&missing.join(", "), &ddl)));
         }
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut *tx).await.map_err(failed)?;
@@ -111,6 +105,11 @@ pub(crate) async fn table<O>(
                     .into(),
             );
         }
+        if kind == Kind::Numeric && table.key().contains(&real.name) {
+            return Fit::Refuses(
+                "as a key it needs type text or an integer: 1.0 is not 1.00".into(),
+            );
+        }
         refuses(kind, Affinity::of(&real.type_name))
             .map_or(Fit::Takes, |remedy| Fit::Refuses(remedy.into()))
     };
@@ -146,21 +145,22 @@ async fn actual(
         let not_null = row.get::<i64, _>(2) != 0;
         let default: Option<String> = row.get(3);
         let hidden: i64 = row.get(5);
+        let type_name: String = row.get(1);
         if row.get::<i64, _>(4) > 0 {
-            primary.push(name.clone());
+            primary.push((name.clone(), type_name.eq_ignore_ascii_case("integer")));
         }
         actual.columns.push(ActualColumn {
             name,
-            type_name: row.get(1),
+            type_name,
             optional: !not_null || default.is_some() || hidden != 0,
             generated: hidden != 0,
             limit: Limit { not_null, ..Limit::default() },
         });
     }
     actual.unique = unique(conn, schema, table).await?;
-    // `INTEGER PRIMARY KEY` has no index of its own.
-    if !primary.is_empty() {
-        actual.unique.push(primary);
+    // The row's own number has no index; every other primary key has one.
+    if let [(name, true)] = &primary[..] {
+        actual.unique.push(vec![name.clone()]);
     }
     Ok(actual)
 }

@@ -9,6 +9,11 @@ pub(crate) fn failure(error: &SqlError, phase: Phase) -> Failure {
     Failure::new(fate(error, phase), cause(error))
 }
 
+/// A failure before `COMMIT` was sent.
+pub(crate) fn before(error: SqlError) -> Failure {
+    failure(&error, Phase::BeforeCommit)
+}
+
 /// What a failed step means. What is not recognised is in doubt.
 fn fate(error: &SqlError, phase: Phase) -> Fate {
     match error {

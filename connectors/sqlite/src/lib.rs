@@ -12,6 +12,23 @@
 //! let sink = Sqlite::open("quakes.db").into(quakes);
 //! ```
 //!
+//! Your own SQL can run in the same transaction, alone or beside tables:
+//!
+//! ```no_run
+//! use tidegate::batch::Batch;
+//! use tidegate_sqlite::{Sqlite, sqlx};
+//!
+//! let sink = Sqlite::open("quakes.db").write_with(|conn, batch: &Batch<String>| {
+//!     Box::pin(async move {
+//!         for output in batch.outputs() {
+//!             let delete = sqlx::query("DELETE FROM quakes WHERE id = ?");
+//!             delete.bind(output.value).execute(&mut *conn).await?;
+//!         }
+//!         Ok(())
+//!     })
+//! });
+//! ```
+//!
 //! The library is bundled; the file is put into WAL mode with `synchronous = FULL`. SQLite has one
 //! writer at a time: other writers wait for the busy time-out, and a process that is *stopped* (not
 //! killed) inside a commit blocks every writer until it goes on or ends.
@@ -31,18 +48,22 @@
 //! | `jsonb`, arrays | `TEXT` | JSON |
 #![forbid(unsafe_code)]
 
-mod bind;
 mod check;
+mod claim;
 mod connection;
+mod encode;
 mod error;
 mod progress;
+mod settings;
 mod sink;
 mod store;
 mod transaction;
 mod write;
 
-pub use futures::future::BoxFuture;
 pub use progress::Progress;
 pub use sink::Sqlite;
-pub use sqlx;
 pub use tidegate_sql::{Liveness, ProgressRow, Table};
+
+// The crates whose types stand in the surface, so that versions match.
+pub use futures::future::BoxFuture;
+pub use {chrono, rust_decimal, serde_json, sqlx, uuid};

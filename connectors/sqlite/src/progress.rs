@@ -11,8 +11,9 @@ use tidegate::Error;
 use tidegate::record::{Offset, PartitionId};
 use tidegate_sql::{Bookkeeping, Liveness, ProgressRow};
 
-use crate::connection::{Settings, query};
+use crate::connection::query;
 use crate::error::cause;
+use crate::settings::Settings;
 use crate::store::NOW;
 
 /// Stored progress for people and tools: look at it, set it.
@@ -76,7 +77,8 @@ impl Progress {
         );
         let rows = query(&text.into()).bind(group.to_owned());
         let rows = rows.fetch_all(&mut self.conn).await.map_err(failed)?;
-        Ok(rows.iter().map(progress_row).collect())
+        let rows: Result<_, _> = rows.iter().map(progress_row).collect();
+        rows.map_err(failed)
     }
 
     /// Whether the group is being worked on. A file knows no connections, so the answer is when
@@ -127,11 +129,12 @@ fn failed(error: sqlx::Error) -> Error {
     Error::sink_failed(cause(&error))
 }
 
-fn progress_row(row: &SqliteRow) -> ProgressRow {
-    let updated_at: String = row.get(5);
+fn progress_row(row: &SqliteRow) -> Result<ProgressRow, sqlx::Error> {
+    let updated_at: String = row.try_get(5)?;
     let updated_at = DateTime::parse_from_rfc3339(&updated_at)
         .map_or(SystemTime::UNIX_EPOCH, |at| at.with_timezone(&Utc).into());
-    let topic: String = row.get(0);
-    let partition = PartitionId::new(topic.as_str(), row.get(1));
-    ProgressRow::new(partition, row.get(2), row.get(3), row.get(4), updated_at)
+    let topic: String = row.try_get(0)?;
+    let partition = PartitionId::new(topic.as_str(), row.try_get(1)?);
+    let (next, claim) = (row.try_get(2)?, row.try_get(3)?);
+    Ok(ProgressRow::new(partition, next, claim, row.try_get(4)?, updated_at))
 }

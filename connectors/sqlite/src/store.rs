@@ -1,4 +1,4 @@
-//! Stored progress: claim, compare, release.
+//! Stored progress: compare, move, release.
 
 use std::sync::Arc;
 
@@ -6,15 +6,14 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 use tidegate::Cause;
 use tidegate::record::{PartitionId, Topic};
-use tidegate::sink::{Claim, ClaimRequest, Move};
+use tidegate::sink::Move;
 use tidegate_sql::{
-    Answers, Bookkeeping, Compare, Expectation, Failure, Fate, Ownership, Phase, StoredRow,
-    answer_claims, explain_fence,
+    Bookkeeping, Compare, Expectation, Failure, Fate, Ownership, Phase, StoredRow, explain_fence,
 };
 use uuid::Uuid;
 
 use crate::connection::query;
-use crate::error::failure;
+use crate::error::{before, failure};
 
 /// Every change stamps the row with the time.
 pub(crate) const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
@@ -22,55 +21,14 @@ pub(crate) const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
 /// The progress of one group.
 #[derive(Debug)]
 pub(crate) struct Store {
-    books: Bookkeeping,
-    group: String,
+    pub(crate) books: Bookkeeping,
+    pub(crate) group: String,
 }
 
 impl Store {
     pub(crate) fn new(books: Bookkeeping, group: &str) -> Self {
         let group = group.to_owned();
         Self { books, group }
-    }
-
-    /// See `TransactionalSink::claim`. The write lock is held from the first statement on, so the
-    /// rows that are read are the rows that are changed.
-    pub(crate) async fn claim(
-        &self,
-        conn: &mut SqliteConnection,
-        asked: &[ClaimRequest],
-        ownership: &mut Ownership,
-    ) -> Result<Vec<Claim>, Failure> {
-        let before = |error| failure(&error, Phase::BeforeCommit);
-        let owner = Uuid::new_v4();
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(before)?;
-        let rows = self.rows(&mut tx, asked.iter().map(|asked| &asked.partition));
-        let rows = rows.await.map_err(before)?;
-        let Answers { claims, take, unborn } =
-            answer_claims(asked, &rows, |topic| highest_index(&rows, topic));
-        let text: Arc<str> = format!(
-            "UPDATE {} SET claim = claim + 1, owner = ?, topic_id = coalesce(topic_id, ?), \
-             updated_at = {NOW} WHERE group_id = ? AND topic = ? AND partition = ?",
-            self.books.progress
-        )
-        .into();
-        for request in &take {
-            query(&text)
-                .bind(owner.to_string())
-                .bind(request.topic_id.map(|id| id.0.to_vec()))
-                .bind(self.group.clone())
-                .bind(request.partition.topic().as_str())
-                .bind(request.partition.index())
-                .execute(&mut *tx)
-                .await
-                .map_err(before)?;
-        }
-        tx.commit().await.map_err(|error| failure(&error, Phase::CommitSent))?;
-        let taken = rows
-            .into_iter()
-            .filter(|row| take.iter().any(|taken| taken.partition == row.partition))
-            .map(|row| (row.partition, row.claim + 1));
-        ownership.hold_all(taken, unborn, owner);
-        Ok(claims)
     }
 
     /// See `TransactionalSink::reposition`.
@@ -80,7 +38,6 @@ impl Store {
         moves: &[Move],
         ownership: &Ownership,
     ) -> Result<(), Failure> {
-        let before = |error| failure(&error, Phase::BeforeCommit);
         let expected = ownership.expect_moves(moves)?;
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(before)?;
         for to in moves.iter().filter(|to| to.expected.is_none()) {
@@ -189,7 +146,7 @@ impl Store {
         let row = bind_spans(&text.into(), &self.group, expected)
             .fetch_one(&mut *conn)
             .await
-            .map_err(|error| failure(&error, Phase::BeforeCommit))?;
+            .map_err(before)?;
         match Compare::of(row.get::<i64, _>(0).unsigned_abs(), expected) {
             Compare::Holds => Ok(()),
             Compare::Differs => Err(self.fenced(conn, expected).await),
@@ -211,7 +168,7 @@ impl Store {
     }
 
     /// All rows of the topics that these partitions belong to.
-    async fn rows(
+    pub(crate) async fn rows(
         &self,
         conn: &mut SqliteConnection,
         partitions: impl Iterator<Item = &PartitionId>,
@@ -272,9 +229,4 @@ fn stored_row(topic: &Topic, row: &SqliteRow) -> Result<StoredRow, sqlx::Error> 
         owner: owner.and_then(|owner| owner.parse().ok()),
         topic_id: row.try_get(4)?,
     })
-}
-
-fn highest_index(rows: &[StoredRow], topic: &Topic) -> Option<i32> {
-    let of_topic = rows.iter().filter(|row| row.partition.topic() == topic);
-    of_topic.map(|row| row.partition.index()).max()
 }

@@ -1,25 +1,15 @@
 //! One batch in one transaction: the order of its statements, and what ends it.
 
-use std::sync::Arc;
-
-use futures::future::BoxFuture;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 use tidegate::Cause;
 use tidegate::batch::Batch;
-use tidegate_sql::{Compare, Expectation, Failure, Fate, Ownership, Phase};
+use tidegate_sql::{Compare, End, Expectation, Failure, Fate, Ownership, Phase, Phases, WriteWith};
 
 use crate::check;
-use crate::error::failure;
+use crate::error::{before, failure};
 use crate::store::Store;
 use crate::write::{Encoded, Inserter, TablePlan};
-
-/// The user's own SQL.
-pub(crate) type WriteWith<O> = Arc<
-    dyn for<'a> Fn(&'a mut SqliteConnection, &'a Batch<O>) -> BoxFuture<'a, Result<(), sqlx::Error>>
-        + Send
-        + Sync,
->;
 
 /// What is known once the file was looked at.
 #[derive(Debug)]
@@ -33,17 +23,10 @@ pub(crate) struct Opened {
     pub(crate) deferred_keys: bool,
 }
 
-/// How a transaction ends if nothing fails.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    Commit,
-    Undo,
-}
-
 /// One transaction of a batch.
 pub(crate) struct Transaction<'s, O> {
     pub(crate) opened: &'s Opened,
-    pub(crate) write_with: Option<&'s WriteWith<O>>,
+    pub(crate) write_with: Option<&'s WriteWith<SqliteConnection, O, sqlx::Error>>,
     pub(crate) expected: &'s [Expectation],
     pub(crate) end: End,
 }
@@ -57,14 +40,16 @@ where
         conn: &mut SqliteConnection,
         batch: &Batch<O>,
         encoded: Encoded,
+        watch: &mut Phases,
     ) -> Result<(), Failure> {
-        let before = |error| failure(&error, Phase::BeforeCommit);
         // Everything is encoded: the write lock is held for as short as possible.
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(before)?;
-        let mut result = self.write(&mut tx, batch, encoded).await;
+        watch.end("begin");
+        let mut result = self.write(&mut tx, batch, encoded, watch).await;
         if result.is_ok() && self.end == End::Commit {
             let committed = tx.commit().await;
             result = committed.map_err(|error| failure(&error, Phase::CommitSent));
+            watch.end("commit");
         } else if let Err(error) = tx.rollback().await {
             let first = result.err().unwrap_or_else(|| before(error));
             return Err(first.not_rolled_back());
@@ -84,13 +69,11 @@ where
         conn: &mut SqliteConnection,
         batch: &Batch<O>,
         encoded: Encoded,
+        watch: &mut Phases,
     ) -> Result<(), Failure> {
-        let before = |error| failure(&error, Phase::BeforeCommit);
         let opened = self.opened;
         if encoded.has_dead_letters() && opened.dead_letters.is_none() {
-            let cause =
-                Cause::new("the batch holds dead letters and the sink has no place for them");
-            return Err(Failure::new(Fate::Operator, cause));
+            return Err(Failure::no_place_for_dead_letters());
         }
         let probes_keys = self.end == End::Undo && opened.deferred_keys;
         let broken = if probes_keys { check::broken_keys(conn).await.map_err(before)? } else { 0 };
@@ -98,9 +81,12 @@ where
         if let Some(write) = self.write_with {
             guarded(conn, write, batch).await?;
         }
+        watch.end("write");
         let moved = opened.store.advance(conn, self.expected, "reset_generation");
-        if moved.await.map_err(before)? == Compare::Differs {
-            return Err(Failure::new(Fate::Fenced, Cause::new("not yet explained")));
+        let compare = moved.await.map_err(before)?;
+        watch.end("offsets");
+        if compare == Compare::Differs {
+            return Err(Failure::compare_differs());
         }
         if probes_keys && check::broken_keys(conn).await.map_err(before)? > broken {
             let cause = Cause::new("a deferred foreign key is violated");
@@ -124,10 +110,9 @@ where
 /// Runs the user's SQL inside a savepoint, which is gone if the transaction was ended.
 async fn guarded<O>(
     conn: &mut SqliteConnection,
-    write: &WriteWith<O>,
+    write: &WriteWith<SqliteConnection, O, sqlx::Error>,
     batch: &Batch<O>,
 ) -> Result<(), Failure> {
-    let before = |error| failure(&error, Phase::BeforeCommit);
     sqlx::query("SAVEPOINT tidegate_write_with").execute(&mut *conn).await.map_err(before)?;
     let result = write(conn, batch).await.map_err(before);
     let release = sqlx::query("RELEASE tidegate_write_with").execute(&mut *conn);
@@ -135,12 +120,6 @@ async fn guarded<O>(
         // A failed statement may have rolled back by itself: then it is the failure.
         (_, Err(failure)) => Err(failure),
         (Ok(_), Ok(())) => Ok(()),
-        (Err(_), Ok(())) => Err(Failure::new(
-            Fate::Operator,
-            Cause::new(
-                "`write_with` ended the transaction: what it wrote before may be stored without \
-                 its progress; remove COMMIT and ROLLBACK from it",
-            ),
-        )),
+        (Err(_), Ok(())) => Err(Failure::transaction_was_ended()),
     }
 }

@@ -9,9 +9,9 @@ use tidegate_sql::{
     Bookkeeping, DeadLetterRow, Limit, Table, dead_letter_rows, encode, on_conflict,
 };
 
-use crate::bind::{Affinity, Rows, Value};
 use crate::check::Known;
 use crate::connection::query;
+use crate::encode::{Affinity, Rows, Value};
 
 /// Rows per statement, from the largest down: one execute per row is eight times slower than
 /// statements of 50 to 200 rows, and a size of its own for each rest would never be prepared twice.

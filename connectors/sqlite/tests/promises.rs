@@ -2,81 +2,9 @@
 
 #[path = "../../sql/tests/common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "this file uses a part of it")]
+mod lab;
 
-use common::Lab;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions, Row, TypeInfo, ValueRef};
-use tempfile::TempDir;
-use tidegate_sqlite::{Sqlite, Table};
-
-struct File(TempDir);
-
-impl File {
-    fn path(&self) -> std::path::PathBuf {
-        self.0.path().join("test.db")
-    }
-
-    async fn connect(&self) -> SqliteConnection {
-        SqliteConnectOptions::new()
-            .filename(self.path())
-            .create_if_missing(true)
-            .foreign_keys(false)
-            .connect()
-            .await
-            .expect("the file opens")
-    }
-}
-
-impl Lab for File {
-    type Sink<O: Send + Sync + 'static> = Sqlite<O>;
-
-    async fn new() -> Self {
-        let file = Self(TempDir::new().expect("a directory"));
-        file.connect().await;
-        file
-    }
-
-    fn sink<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>) -> Sqlite<O> {
-        tables.into_iter().fold(Sqlite::open(self.path()), Sqlite::into)
-    }
-
-    fn manual<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>) -> Sqlite<O> {
-        self.sink(tables).tables_manual()
-    }
-
-    fn no_letters<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>) -> Sqlite<O> {
-        self.sink(tables).without_dead_letters()
-    }
-
-    async fn run(&self, sql: &str) {
-        let mut conn = self.connect().await;
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut conn).await.expect(sql);
-    }
-
-    async fn rows(&self, sql: &str) -> Vec<String> {
-        let mut conn = self.connect().await;
-        let rows = sqlx::query(AssertSqlSafe(sql.to_owned()));
-        let rows = rows.fetch_all(&mut conn).await.expect(sql);
-        rows.iter()
-            .map(|row| {
-                let texts = (0..row.len()).map(|index| {
-                    let value = row.try_get_raw(index).expect("a column");
-                    let kind = value.type_info().name().to_owned();
-                    match (value.is_null(), &*kind) {
-                        (true, _) => "-".to_owned(),
-                        (_, "REAL") => format!("{:?}", row.get::<f64, _>(index)),
-                        (_, "TEXT") => row.get(index),
-                        _ => row.get::<i64, _>(index).to_string(),
-                    }
-                });
-                texts.collect::<Vec<String>>().join("|")
-            })
-            .collect()
-    }
-
-    fn books(&self, table: &str) -> String {
-        format!("tidegate_{table}")
-    }
-}
+use lab::File;
 
 every_promise!(File);

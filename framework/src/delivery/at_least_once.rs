@@ -73,7 +73,7 @@ pub(crate) struct AtLeastOnce<S> {
     sink: S,
     group: Group,
     commits: GroupCommits,
-    /// The task that commits when `commits` is not `Sync`, from `open` to `close`.
+    /// The task that commits when `commits` is not `Sync`, from `attach` to `close`.
     ordered: Option<OrderedCommits>,
     /// Up to where results are durable although the group's offsets may not be: what is repeated
     /// for the offsets' sake is not written again.
@@ -158,19 +158,17 @@ impl<S: Sink> Delivery<S::Output> for AtLeastOnce<S> {
     }
 
     fn attach(&mut self, group: Arc<dyn GroupOffsets>) {
-        self.group.attach(group);
-    }
-
-    async fn open(&mut self, context: &SinkContext) -> Result<(), SinkError> {
-        self.sink.open(context).await?;
+        self.group.attach(Arc::clone(&group));
         let (pace, hook) = match &self.commits {
-            GroupCommits::Sync => return Ok(()),
+            GroupCommits::Sync => return,
             GroupCommits::Async(hook) => (Duration::ZERO, hook.clone()),
             GroupCommits::Every(pace) => (*pace, CommitHook::none()),
         };
-        let offsets = Arc::clone(self.group.offsets());
-        self.ordered = Some(OrderedCommits::start(offsets, pace, hook));
-        Ok(())
+        self.ordered = Some(OrderedCommits::start(group, pace, hook));
+    }
+
+    async fn open(&mut self, context: &SinkContext) -> Result<(), SinkError> {
+        self.sink.open(context).await
     }
 
     async fn claim(&mut self, partitions: &[ClaimRequest]) -> Result<Vec<Claim>, SinkError> {

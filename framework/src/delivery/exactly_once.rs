@@ -234,8 +234,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_probe_that_fails_otherwise_decides_the_fate() {
-        type Make = fn() -> CommitError;
-        let fates: [(Make, fn(&Fate) -> bool); 3] = [
+        type Case = (fn() -> CommitError, fn(&Fate) -> bool);
+        let fates: [Case; 3] = [
             (|| CommitError::Aborted(cause("deadlock")), |fate| matches!(fate, Fate::Aborted(_))),
             (|| CommitError::Fenced(cause("taken over")), |fate| matches!(fate, Fate::Fenced(_))),
             (

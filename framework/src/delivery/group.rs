@@ -16,7 +16,7 @@ impl Group {
     }
 
     pub(super) fn offsets(&self) -> &Arc<dyn GroupOffsets> {
-        self.0.as_ref().expect("attached before it is opened")
+        self.0.as_ref().expect("attached before the first claim")
     }
 
     /// Where each partition resumes. Nothing is fenced here: the broker fences members.
@@ -70,7 +70,8 @@ fn commit_error(error: SourceError) -> CommitError {
         SourceError::Retry(cause) => CommitError::Aborted(cause),
         SourceError::Fenced(cause) => CommitError::Fenced(cause),
         SourceError::Stop(error) => {
-            let cause = crate::Cause::from_error("the group's offsets cannot be stored", error);
+            let cause =
+                crate::error::Cause::from_error("the group's offsets cannot be stored", error);
             CommitError::Aborted(cause.needs_operator())
         }
     }

@@ -80,7 +80,7 @@ pub(crate) trait Delivery<O>: Send {
     fn progress(&self) -> Progress;
     fn describe(&self) -> SinkDescription;
     fn measure(&self) -> fn(&O) -> usize;
-    /// Gives the group's offsets; before `open`.
+    /// Gives the group's offsets: once source and sink are open, before the first claim.
     fn attach(&mut self, group: Arc<dyn GroupOffsets>);
     async fn open(&mut self, context: &SinkContext) -> Result<(), SinkError>;
     async fn claim(&mut self, partitions: &[ClaimRequest]) -> Result<Vec<Claim>, SinkError>;

@@ -163,7 +163,10 @@ impl GroupOffsets for Group {
 
 /// What was asked of a sink, in order.
 #[derive(Clone, Default)]
-pub(super) struct Calls(Arc<Mutex<Vec<(&'static str, Vec<i64>)>>>);
+pub(super) struct Calls(Arc<Mutex<Vec<Call>>>);
+
+/// What was called, with which results.
+type Call = (&'static str, Vec<i64>);
 
 impl Calls {
     pub(super) fn note(&self, call: &'static str, batch: &Batch<i64>) {

@@ -209,7 +209,7 @@ impl Handle {
         let _ = self.requests.send(Request { ask, reply: None });
     }
 
-    pub(super) fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         let _ = self.requests.send(Request { ask: Ask::GiveUp, reply: None });
     }
 

@@ -8,7 +8,7 @@ pub(crate) mod core;
 mod deliver;
 mod handle;
 pub(crate) mod observe;
-mod start;
+pub(crate) mod start;
 mod tell;
 pub(crate) mod work;
 
@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -291,9 +292,13 @@ impl<O: Send + Sync + 'static> Engine<O> {
         if self.releasing {
             let _ = tokio::time::timeout(CLOSE_MAX, self.released()).await;
         }
-        let left = tokio::time::timeout(CLOSE_MAX, self.leave()).await.is_ok();
-        let closed = tokio::time::timeout(CLOSE_MAX, self.delivery.close()).await.is_ok();
-        self.teller.ended(&result, &summary, stuck.len(), left, closed);
+        // Side by side: a broker that hangs must not take the store's time, nor the reverse.
+        let leave = leave(self.source.close(), &mut self.source_events);
+        let (left, closed) = tokio::join!(
+            tokio::time::timeout(CLOSE_MAX, leave),
+            tokio::time::timeout(CLOSE_MAX, self.delivery.close())
+        );
+        self.teller.ended(&result, &summary, stuck.len(), left.is_ok(), closed.is_ok());
         result.map(|()| summary)
     }
 
@@ -304,20 +309,22 @@ impl<O: Send + Sync + 'static> Engine<O> {
             }
         }
     }
+}
 
-    /// Closes the source; whatever the group still asks is answered at once.
-    async fn leave(&mut self) {
-        let mut closing = self.source.close();
-        loop {
-            tokio::select! {
-                () = &mut closing => return,
-                event = self.source_events.recv() => match event {
-                    Some(SourceEvent::Assigned(assignment)) => assignment.answer(Vec::new()),
-                    Some(SourceEvent::Revoked(revocation)) => revocation.answer(),
-                    Some(_) => {}
-                    None => return closing.await,
-                },
-            }
+/// Waits for the source to close; whatever the group still asks is answered at once.
+async fn leave(
+    mut closing: BoxFuture<'static, ()>,
+    events: &mut mpsc::UnboundedReceiver<SourceEvent>,
+) {
+    loop {
+        tokio::select! {
+            () = &mut closing => return,
+            event = events.recv() => match event {
+                Some(SourceEvent::Assigned(assignment)) => assignment.answer(Vec::new()),
+                Some(SourceEvent::Revoked(revocation)) => revocation.answer(),
+                Some(_) => {}
+                None => return closing.await,
+            },
         }
     }
 }

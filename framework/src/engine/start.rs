@@ -1,6 +1,5 @@
-//! From a job to a running engine: checks, opens the sink, then the source, then starts the loop.
+//! From a checked plan to a running engine: opens the sink, then the source, then starts the loop.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +8,19 @@ use tokio::time::Instant;
 
 use super::core::{Config, Core};
 use super::deliver::Caller;
-use super::handle::{Ended, Handle, Summary};
+use super::handle::{Ended, Handle};
+use super::observe::Observer;
 use super::tell::Teller;
 use super::{Engine, source_queue};
 use crate::delivery::Delivery;
 use crate::error::{Cause, Error};
-use crate::pipeline::Job;
+use crate::policy::{FailurePolicy, Then};
 use crate::pool::Pool;
 use crate::process::Process;
-use crate::settings::Limits;
+use crate::settings::{Limits, Order};
 use crate::sink::{DeadLetters, SinkContext, SinkError};
 use crate::source::{Health, SourceContext, SourceError};
+use crate::source_erased::ErasedSource;
 
 /// Waits between attempts to open a sink or source that is not there yet.
 const OPEN_AGAIN: Duration = Duration::from_millis(500);
@@ -28,47 +29,24 @@ const RUN_RECORDS: usize = 64;
 /// Runs that may wait per thread, so that no thread waits for the engine.
 const RUNS_PER_THREAD: usize = 8;
 
-impl<O: Send + Sync + 'static> Job<O> {
-    /// Runs until SIGTERM, Ctrl-C or an error. A signal drains within `stop_max`; a second one
-    /// gives up at once, which breaks no guarantee.
-    ///
-    /// # Errors
-    /// A setting that cannot work, a source or sink that cannot be opened, or whatever ended the
-    /// pipeline before a signal did.
-    pub async fn run(self) -> Result<Summary, Error> {
-        self.run_with(|_| std::future::ready(())).await
-    }
+/// Everything a pipeline runs with, checked.
+pub(crate) struct Plan<O> {
+    pub(crate) name: String,
+    pub(crate) instance: Option<String>,
+    pub(crate) source: Box<dyn ErasedSource>,
+    pub(crate) delivery: Box<dyn Delivery<O>>,
+    pub(crate) process: Process<O>,
+    pub(crate) order: Order,
+    pub(crate) policy: FailurePolicy,
+    pub(crate) limits: Limits,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+}
 
-    /// As [`Job::run`], beside a companion that is given the handle once the pipeline runs: an
-    /// admin endpoint, a progress bar, a condition that ends it. The companion ends with the
-    /// pipeline.
-    ///
-    /// # Errors
-    /// As [`Job::run`].
-    pub async fn run_with<F, W>(self, companion: F) -> Result<Summary, Error>
-    where
-        F: FnOnce(Handle) -> W,
-        W: Future<Output = ()> + Send + 'static,
-    {
-        let handle = self.start().await?;
-        let watched = handle.clone();
-        let signals = tokio::spawn(async move { watch_signals(&watched).await });
-        let companion = tokio::spawn(companion(handle.clone()));
-        let result = handle.join().await;
-        signals.abort();
-        companion.abort();
-        result
-    }
-
-    /// Checks everything, opens the sink and the source, and runs in the background. Signals are
-    /// left to the program.
-    ///
-    /// # Errors
-    /// A setting that cannot work, or a source or sink that cannot be opened within `start_max`.
-    pub async fn start(mut self) -> Result<Handle, Error> {
-        let limits = self.check()?;
+impl<O: Send + Sync + 'static> Plan<O> {
+    /// Opens the sink and the source, and runs in the background.
+    pub(crate) async fn start(mut self) -> Result<Handle, Error> {
+        let limits = self.limits.clone();
         let deadline = Instant::now() + limits.start_max;
-        self.delivery.attach(self.source.group_offsets());
         let sink_context = self.sink_context(&limits);
         open_sink(&mut *self.delivery, &sink_context, deadline).await?;
         let (events, source_events) = source_queue();
@@ -88,6 +66,7 @@ impl<O: Send + Sync + 'static> Job<O> {
                 }
             }
         }
+        self.delivery.attach(self.source.group_offsets());
         let pool_wake = Arc::new(Notify::new());
         let config = self.core_config(&limits);
         let workers = match &self.process {
@@ -140,7 +119,7 @@ impl<O: Send + Sync + 'static> Job<O> {
             instance: self.instance.clone(),
             deadline: limits.start_max,
             dead_letters: match self.policy.then() {
-                crate::policy::Then::DeadLetter => DeadLetters::Expected,
+                Then::DeadLetter => DeadLetters::Expected,
                 _ => DeadLetters::Never,
             },
         }
@@ -198,42 +177,4 @@ async fn wait_or_give_up(what: &str, cause: Cause, deadline: Instant) -> Result<
     tracing::warn!(what, %cause, "not ready yet, trying again");
     tokio::time::sleep(OPEN_AGAIN).await;
     Ok(())
-}
-
-/// The first signal drains, the second gives up.
-async fn watch_signals(handle: &Handle) {
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::error!(%error, "signals cannot be watched, stop with the handle");
-            return;
-        }
-    };
-    let name = signals.next().await;
-    handle.begin_stop(name);
-    let name = signals.next().await;
-    tracing::warn!(signal = name, "second signal, giving up at once");
-    handle.give_up();
-}
-
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }

@@ -24,6 +24,7 @@ mod job;
 mod names;
 mod records;
 mod results;
+mod run;
 mod settings;
 mod steps;
 

@@ -36,6 +36,15 @@ impl<H: Head, T: Tail<H::Item>> Pipeline<Results<H, T>> {
 
     /// Every record's results exactly once: the sink stores results and progress in one step.
     /// What is exact is what the sink shows; the functions above may run more than once.
+    ///
+    /// A sink that cannot keep the promise does not compile:
+    ///
+    /// ```compile_fail
+    /// # use tidegate::{prelude::*, sink::Sink, source::Source};
+    /// fn job(source: impl Source, sink: impl Sink<Output = usize>) -> Job<usize> {
+    ///     Pipeline::new("lengths").from(source).map(|_| 1).exactly_once(sink)
+    /// }
+    /// ```
     pub fn exactly_once<S>(self, sink: S) -> Job<T::Output>
     where
         S: TransactionalSink<Output = T::Output>,
@@ -45,6 +54,13 @@ impl<H: Head, T: Tail<H::Item>> Pipeline<Results<H, T>> {
 
     /// Every record's results at least once: they are written, then the group's offsets are
     /// committed, waiting for each answer. After a crash some results are written again.
+    ///
+    /// ```
+    /// # use tidegate::{prelude::*, sink::Sink, source::Source};
+    /// fn job(source: impl Source, sink: impl Sink<Output = usize>) -> Job<usize> {
+    ///     Pipeline::new("lengths").from(source).map(|_| 1).at_least_once(sink)
+    /// }
+    /// ```
     pub fn at_least_once<S>(self, sink: S) -> Job<T::Output>
     where
         S: Sink<Output = T::Output>,

@@ -13,16 +13,15 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::{Replaced, Running, attempted, forget, not_started, panicked};
+use super::{Replaced, Running, Workers, attempted, not_started, panicked};
 use crate::engine::work::{Completion, Gate, Job, LaneKey, Ticket};
 use crate::process::{Attempt, Process};
 
-pub(crate) struct Inline<O> {
+pub(super) struct Inline<O> {
     process: Process<O>,
     random: fastrand::Rng,
     wake: Arc<Notify>,
     jobs: Vec<Active<O>>,
-    finished: Vec<Completion<O>>,
 }
 
 /// A job that is not at its end; `waiting` and `call` are never both empty.
@@ -42,66 +41,11 @@ struct Call<O> {
 
 impl<O: Send + 'static> Inline<O> {
     pub(super) fn new(process: Process<O>, seed: u64, wake: Arc<Notify>) -> Self {
-        Self {
-            process,
-            random: fastrand::Rng::with_seed(seed),
-            wake,
-            jobs: Vec::new(),
-            finished: Vec::new(),
-        }
-    }
-
-    pub(super) fn submit(&mut self, jobs: Vec<Job>) {
-        let jobs = jobs.into_iter().filter(|job| !job.tickets.is_empty());
-        self.jobs.extend(jobs.map(|job| Active {
-            key: job.key,
-            gate: job.gate,
-            waiting: job.tickets.into(),
-            call: None,
-        }));
-        self.wake.notify_one();
-    }
-
-    pub(super) fn drain(&mut self, finished: &mut Vec<Completion<O>>) {
-        // Calls that wait for something are polled on the way to the first record that ends.
-        let mut untried: Vec<usize> = (0..self.jobs.len()).collect();
-        while self.finished.is_empty() && !untried.is_empty() {
-            let at = untried.swap_remove(self.random.usize(..untried.len()));
-            self.step(at);
-        }
-        if !self.finished.is_empty() && !self.jobs.is_empty() {
-            self.wake.notify_one();
-        }
-        finished.append(&mut self.finished);
-    }
-
-    pub(super) fn running(&self) -> Vec<Running> {
-        let begun = self.jobs.iter().enumerate();
-        begun
-            .filter_map(|(worker, job)| {
-                let call = job.call.as_ref()?;
-                Some(Running { worker, key: job.key, seq: call.seq, since: call.since })
-            })
-            .collect()
-    }
-
-    pub(super) fn replace(&mut self, key: LaneKey, seq: u64) -> Replaced {
-        forget(&mut self.finished, key, seq);
-        let place = self.jobs.iter().position(|job| job.holds(key, seq));
-        match place.map(|place| self.jobs.swap_remove(place)) {
-            Some(_) => Replaced::Yes,
-            None => Replaced::NotOut,
-        }
-    }
-
-    pub(super) fn shutdown(&mut self) -> Vec<Running> {
-        let running = self.running();
-        self.jobs.clear();
-        running
+        Self { process, random: fastrand::Rng::with_seed(seed), wake, jobs: Vec::new() }
     }
 
     /// Takes one job as far as one record's end, or as far as its call goes without waiting.
-    fn step(&mut self, at: usize) {
+    fn step(&mut self, at: usize, finished: &mut Vec<Completion<O>>) {
         let job = &mut self.jobs[at];
         let key = job.key;
         let call = match &mut job.call {
@@ -109,7 +53,7 @@ impl<O: Send + 'static> Inline<O> {
             None => {
                 let ticket = job.waiting.pop_front().expect("the job is not at its end");
                 if job.gate.is_closed() {
-                    self.finished.push(not_started(key, ticket.seq));
+                    finished.push(not_started(key, ticket.seq));
                     self.jobs.swap_remove(at);
                     return;
                 }
@@ -121,15 +65,65 @@ impl<O: Send + 'static> Inline<O> {
             return;
         };
         let failed = matches!(attempt, Attempt::Failed(_));
-        self.finished.push(attempted(key, call.seq, attempt));
+        finished.push(attempted(key, call.seq, attempt));
         job.call = None;
         let rest = job.waiting.front();
         if failed && let Some(rest) = rest {
-            self.finished.push(not_started(key, rest.seq));
+            finished.push(not_started(key, rest.seq));
         }
         if failed || rest.is_none() {
             self.jobs.swap_remove(at);
         }
+    }
+}
+
+impl<O: Send + 'static> Workers<O> for Inline<O> {
+    fn submit(&mut self, jobs: Vec<Job>) {
+        let jobs = jobs.into_iter().filter(|job| !job.tickets.is_empty());
+        self.jobs.extend(jobs.map(|job| Active {
+            key: job.key,
+            gate: job.gate,
+            waiting: job.tickets.into(),
+            call: None,
+        }));
+        self.wake.notify_one();
+    }
+
+    fn drain(&mut self, finished: &mut Vec<Completion<O>>) {
+        // Calls that wait for something are polled on the way to the first record that ends.
+        let before = finished.len();
+        let mut untried: Vec<usize> = (0..self.jobs.len()).collect();
+        while finished.len() == before && !untried.is_empty() {
+            let at = untried.swap_remove(self.random.usize(..untried.len()));
+            self.step(at, finished);
+        }
+        if finished.len() > before && !self.jobs.is_empty() {
+            self.wake.notify_one();
+        }
+    }
+
+    fn running(&self) -> Vec<Running> {
+        let begun = self.jobs.iter().enumerate();
+        begun
+            .filter_map(|(worker, job)| {
+                let call = job.call.as_ref()?;
+                Some(Running { worker, key: job.key, seq: call.seq, since: call.since })
+            })
+            .collect()
+    }
+
+    fn replace(&mut self, key: LaneKey, seq: u64) -> Replaced {
+        let place = self.jobs.iter().position(|job| job.holds(key, seq));
+        match place.map(|place| self.jobs.swap_remove(place)) {
+            Some(_) => Replaced::Yes,
+            None => Replaced::NotOut,
+        }
+    }
+
+    fn shutdown(&mut self) -> Vec<Running> {
+        let running = self.running();
+        self.jobs.clear();
+        running
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`Completion`]s. How much is out at once is bounded by what the core hands out.
 
 mod bell;
+#[cfg(any(test, feature = "testing"))]
 mod inline;
 mod tasks;
 mod threads;
@@ -21,13 +22,11 @@ use crate::error::Error;
 use crate::process::{Attempt, Failure, Process};
 
 use bell::Bell;
+use tasks::Tasks;
+use threads::Threads;
 
-/// Runs user functions.
-pub(crate) enum Pool<O> {
-    Threads(threads::Threads<O>),
-    Tasks(tasks::Tasks<O>),
-    Inline(inline::Inline<O>),
-}
+/// Runs user functions: on threads, as tasks, or in line.
+pub(crate) struct Pool<O>(Box<dyn Workers<O>>);
 
 /// What a worker is running at this moment.
 #[derive(Clone, Debug)]
@@ -49,7 +48,7 @@ pub(crate) enum Replaced {
     /// as the pool has threads, or the system gives no more threads. The pool is one worker
     /// smaller until one of them comes back.
     Shrunk,
-    /// No such record is out: it was finished, and its completion was drained.
+    /// No such record is out: its completion was drained already.
     NotOut,
 }
 
@@ -62,47 +61,34 @@ impl<O: Send + 'static> Pool<O> {
         wake: Arc<Notify>,
     ) -> Result<Self, Error> {
         let bell = Bell::new(wake);
-        Ok(match process {
-            Process::Sync(function) => {
-                Self::Threads(threads::Threads::start(threads, function, bell)?)
-            }
-            Process::Async(function) => Self::Tasks(tasks::Tasks::start(function, bell)),
-        })
+        Ok(Self(match process {
+            Process::Sync(function) => Box::new(Threads::start(threads, function, bell)?),
+            Process::Async(function) => Box::new(Tasks::start(function, bell)),
+        }))
     }
 
     /// A pool without threads: each [`Pool::drain`] runs one record, of a job that the seed
     /// chooses. One seed always gives one order.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn inline(process: Process<O>, seed: u64, wake: Arc<Notify>) -> Self {
-        Self::Inline(inline::Inline::new(process, seed, wake))
+        Self(Box::new(inline::Inline::new(process, seed, wake)))
     }
 
     /// Hands out jobs. A lane may be in one job at a time, unless that job was abandoned by
     /// [`Pool::replace`].
     pub(crate) fn submit(&mut self, jobs: Vec<Job>) {
-        match self {
-            Self::Threads(pool) => pool.submit(jobs),
-            Self::Tasks(pool) => pool.submit(jobs),
-            Self::Inline(pool) => pool.submit(jobs),
-        }
+        self.0.submit(jobs);
     }
 
     /// Appends everything that is finished by now. Completions of one job come in order; the
     /// failure that ended a run and the [`Said::NotStarted`] of what was behind it come together.
     pub(crate) fn drain(&mut self, finished: &mut Vec<Completion<O>>) {
-        match self {
-            Self::Threads(pool) => pool.drain(finished),
-            Self::Tasks(pool) => pool.drain(finished),
-            Self::Inline(pool) => pool.drain(finished),
-        }
+        self.0.drain(finished);
     }
 
     /// What every worker runs right now and since when.
     pub(crate) fn running(&self) -> Vec<Running> {
-        match self {
-            Self::Threads(pool) => pool.running(),
-            Self::Tasks(pool) => pool.running(),
-            Self::Inline(pool) => pool.running(),
-        }
+        self.0.running()
     }
 
     /// Abandons the job that holds this record, wherever it stands: nothing at or behind the
@@ -110,22 +96,23 @@ impl<O: Send + 'static> Pool<O> {
     /// off and another takes its place; when the function returns after all, its answer is
     /// dropped.
     pub(crate) fn replace(&mut self, key: LaneKey, seq: u64) -> Replaced {
-        match self {
-            Self::Threads(pool) => pool.replace(key, seq),
-            Self::Tasks(pool) => pool.replace(key, seq),
-            Self::Inline(pool) => pool.replace(key, seq),
-        }
+        self.0.replace(key, seq)
     }
 
     /// Drops what was not started and answers what is still running. Never waits: a thread ends by
     /// itself when its function returns, and a stuck one is left behind.
     pub(crate) fn shutdown(&mut self) -> Vec<Running> {
-        match self {
-            Self::Threads(pool) => pool.shutdown(),
-            Self::Tasks(pool) => pool.shutdown(),
-            Self::Inline(pool) => pool.shutdown(),
-        }
+        self.0.shutdown()
     }
+}
+
+/// One kind of pool; the contract is [`Pool`]'s.
+trait Workers<O>: Send {
+    fn submit(&mut self, jobs: Vec<Job>);
+    fn drain(&mut self, finished: &mut Vec<Completion<O>>);
+    fn running(&self) -> Vec<Running>;
+    fn replace(&mut self, key: LaneKey, seq: u64) -> Replaced;
+    fn shutdown(&mut self) -> Vec<Running>;
 }
 
 /// Where a job stands on the worker that runs it.
@@ -155,9 +142,12 @@ impl Standing {
     }
 }
 
-/// Forgets finished records of an abandoned job that nobody has drained yet.
-fn forget<O>(finished: &mut Vec<Completion<O>>, key: LaneKey, seq: u64) {
+/// Forgets finished records of an abandoned job that nobody has drained yet. Answers whether there
+/// were any.
+fn forget<O>(finished: &mut Vec<Completion<O>>, key: LaneKey, seq: u64) -> bool {
+    let before = finished.len();
     finished.retain(|done| done.key != key || done.seq < seq);
+    finished.len() < before
 }
 
 fn not_started<O>(key: LaneKey, seq: u64) -> Completion<O> {

@@ -10,11 +10,11 @@ use futures::FutureExt;
 use futures::future::{AbortHandle, Abortable};
 use tokio::runtime::Handle;
 
-use super::{Bell, Replaced, Running, Standing, attempted, forget, not_started, panicked};
+use super::{Bell, Replaced, Running, Standing, Workers, attempted, forget, not_started, panicked};
 use crate::engine::work::{Completion, Job, LaneKey};
 use crate::process::{AsyncFunction, Attempt};
 
-pub(crate) struct Tasks<O> {
+pub(super) struct Tasks<O> {
     shared: Arc<Shared<O>>,
     runtime: Handle,
     started: usize,
@@ -51,8 +51,10 @@ impl<O: Send + 'static> Tasks<O> {
             started: 0,
         }
     }
+}
 
-    pub(super) fn submit(&mut self, jobs: Vec<Job>) {
+impl<O: Send + 'static> Workers<O> for Tasks<O> {
+    fn submit(&mut self, jobs: Vec<Job>) {
         let now = Instant::now();
         for job in jobs {
             let Some(standing) = Standing::at_start_of(&job, now) else {
@@ -67,31 +69,31 @@ impl<O: Send + 'static> Tasks<O> {
         }
     }
 
-    pub(super) fn drain(&mut self, finished: &mut Vec<Completion<O>>) {
+    fn drain(&mut self, finished: &mut Vec<Completion<O>>) {
         self.shared.bell.answer();
         finished.append(&mut self.shared.lock().finished);
     }
 
-    pub(super) fn running(&self) -> Vec<Running> {
+    fn running(&self) -> Vec<Running> {
         let state = self.shared.lock();
         let running = state.out.iter();
         running.map(|(task, out)| out.standing.running(*task)).collect()
     }
 
-    pub(super) fn replace(&mut self, key: LaneKey, seq: u64) -> Replaced {
+    fn replace(&mut self, key: LaneKey, seq: u64) -> Replaced {
         let mut state = self.shared.lock();
-        forget(&mut state.finished, key, seq);
+        let finished = forget(&mut state.finished, key, seq);
         let task =
             state.out.iter().find_map(|(task, out)| out.standing.covers(key, seq).then_some(*task));
         let Some(out) = task.and_then(|task| state.out.remove(&task)) else {
-            return Replaced::NotOut;
+            return if finished { Replaced::Yes } else { Replaced::NotOut };
         };
         drop(state);
         out.abort.abort();
         Replaced::Yes
     }
 
-    pub(super) fn shutdown(&mut self) -> Vec<Running> {
+    fn shutdown(&mut self) -> Vec<Running> {
         let running = self.running();
         self.shared.abort_all();
         running

@@ -336,6 +336,53 @@ async fn what_an_abandoned_job_had_finished_behind_the_record_is_forgotten() {
 }
 
 #[tokio::test]
+async fn jobs_abandoned_at_any_moment_report_nothing_more_and_all_others_report_everything() {
+    const JOBS: u32 = 20_000;
+    let function: Arc<Function> = Arc::new(|record, _| done(record.offset.get()));
+    let mut tested = Tested::threads(2, function);
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut abandoned: HashMap<u32, u64> = HashMap::new();
+    let mut reported: HashMap<u32, Vec<u64>> = HashMap::new();
+    let mut finished = Vec::new();
+    for at in 0..JOBS {
+        tested.pool.submit(vec![job(at, 0..4)]);
+        if random.u8(..) < 128 {
+            let victim = at - random.u32(..=at.min(3));
+            let seq = random.u64(..4);
+            if !abandoned.contains_key(&victim)
+                && tested.pool.replace(lane(victim), seq) != Replaced::NotOut
+            {
+                abandoned.insert(victim, seq);
+            }
+        }
+        tested.pool.drain(&mut finished);
+        for completion in finished.drain(..) {
+            let Completion { key, seq, .. } = completion;
+            let stale = abandoned.get(&key.lane).is_some_and(|from| seq >= *from);
+            assert!(!stale, "job {} reports {seq} although it was abandoned", key.lane);
+            reported.entry(key.lane).or_default().push(seq);
+        }
+    }
+    let expected = usize::try_from(JOBS).expect("small") - abandoned.len();
+    let whole = |reported: &HashMap<u32, Vec<u64>>| {
+        let whole = reported
+            .iter()
+            .filter(|(at, seqs)| !abandoned.contains_key(at) && seqs.as_slice() == [0, 1, 2, 3]);
+        whole.count()
+    };
+    let start = Instant::now();
+    while whole(&reported) < expected {
+        assert!(start.elapsed() < Duration::from_secs(20), "a job was lost");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        tested.pool.drain(&mut finished);
+        for completion in finished.drain(..) {
+            reported.entry(completion.key.lane).or_default().push(completion.seq);
+        }
+    }
+    assert!(abandoned.len() > 100, "{} jobs were abandoned", abandoned.len());
+}
+
+#[tokio::test]
 async fn a_pool_never_has_more_hung_workers_than_threads_and_takes_them_back() {
     let (barrier, function) = held_at(0);
     let mut tested = Tested::threads(2, function);

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::{Bell, Replaced, Running, Standing, attempted, forget, not_started, panicked};
+use super::{Bell, Replaced, Running, Standing, Workers, attempted, forget, not_started, panicked};
 use crate::engine::work::{Completion, Job, LaneKey};
 use crate::error::Error;
 use crate::process::{Attempt, SyncFunction};
 
-pub(crate) struct Threads<O> {
+pub(super) struct Threads<O> {
     shared: Arc<Shared<O>>,
     desks: Vec<Arc<Desk<O>>>,
     started: usize,
@@ -43,7 +43,28 @@ struct Queue {
     astray: usize,
 }
 
-/// What one thread has finished and runs now.
+impl Queue {
+    /// Takes out a job that no thread has begun.
+    fn take_back(&mut self, key: LaneKey, seq: u64) -> bool {
+        let holds =
+            |job: &Job| job.key == key && job.tickets.iter().any(|ticket| ticket.seq == seq);
+        let place = self.jobs.iter().position(holds);
+        place.is_some_and(|place| self.jobs.remove(place).is_some())
+    }
+}
+
+/// Where an abandoned job was.
+enum Abandoned {
+    /// In the queue, or at its end: no thread runs it.
+    Idle,
+    /// At a desk whose thread is to be replaced.
+    Running,
+    /// At a desk whose thread cannot be replaced.
+    RunningTooMany,
+    Nowhere,
+}
+
+/// What one thread has finished and runs now. Whoever holds this lock may not wait for the queue's.
 struct Desk<O> {
     worker: usize,
     state: Mutex<DeskState<O>>,
@@ -101,89 +122,33 @@ impl<O: Send + 'static> Threads<O> {
         Ok(pool)
     }
 
-    pub(super) fn submit(&mut self, jobs: Vec<Job>) {
+    /// Abandons the job wherever it is: in the queue, at a desk or finished. The queue is locked all
+    /// the while, so that no thread begins a job or comes back in the middle of it.
+    fn abandon(&self, key: LaneKey, seq: u64) -> Abandoned {
         let mut queue = lock(&self.shared.queue);
-        if queue.closed {
-            return;
+        if queue.take_back(key, seq) {
+            return Abandoned::Idle;
         }
-        let wake = jobs.len().min(queue.idle);
-        queue.jobs.extend(jobs);
-        drop(queue);
-        for _ in 0..wake {
-            self.shared.changed.notify_one();
-        }
-    }
-
-    pub(super) fn drain(&mut self, finished: &mut Vec<Completion<O>>) {
-        self.shared.bell.answer();
-        self.desks.retain(|desk| {
-            let mut state = lock(&desk.state);
-            finished.append(&mut state.finished);
-            state.duty != Duty::Over
-        });
-    }
-
-    pub(super) fn running(&self) -> Vec<Running> {
-        self.desks
-            .iter()
-            .filter_map(|desk| {
-                let state = lock(&desk.state);
-                let standing = state.standing.filter(|_| state.duty == Duty::On);
-                standing.map(|standing| standing.running(desk.worker))
-            })
-            .collect()
-    }
-
-    pub(super) fn replace(&mut self, key: LaneKey, seq: u64) -> Replaced {
-        if self.take_back(key, seq) {
-            return Replaced::Yes;
-        }
-        let mut found = false;
+        let (mut finished, mut running) = (false, false);
         for desk in &self.desks {
             let mut state = lock(&desk.state);
-            forget(&mut state.finished, key, seq);
+            finished |= forget(&mut state.finished, key, seq);
             let standing = state.standing.filter(|_| state.duty == Duty::On);
             if standing.is_some_and(|standing| standing.covers(key, seq)) {
                 state.duty = Duty::WrittenOff;
-                found = true;
+                running = true;
             }
         }
-        if !found {
-            return Replaced::NotOut;
+        if !running {
+            return if finished { Abandoned::Idle } else { Abandoned::Nowhere };
         }
-        let mut queue = lock(&self.shared.queue);
         queue.on_duty -= 1;
         queue.astray += 1;
-        let may_grow = queue.astray <= queue.wanted && !queue.closed;
-        if may_grow {
-            queue.on_duty += 1;
+        if queue.astray > queue.wanted || queue.closed {
+            return Abandoned::RunningTooMany;
         }
-        drop(queue);
-        if !may_grow {
-            return Replaced::Shrunk;
-        }
-        match self.spawn() {
-            Ok(()) => Replaced::Yes,
-            Err(_) => {
-                lock(&self.shared.queue).on_duty -= 1;
-                Replaced::Shrunk
-            }
-        }
-    }
-
-    pub(super) fn shutdown(&mut self) -> Vec<Running> {
-        self.shared.close();
-        self.running()
-    }
-
-    /// Takes a job out of the queue that no thread has begun.
-    fn take_back(&mut self, key: LaneKey, seq: u64) -> bool {
-        let mut queue = lock(&self.shared.queue);
-        let place = queue
-            .jobs
-            .iter()
-            .position(|job| job.key == key && job.tickets.iter().any(|ticket| ticket.seq == seq));
-        place.is_some_and(|place| queue.jobs.remove(place).is_some())
+        queue.on_duty += 1;
+        Abandoned::Running
     }
 
     fn spawn(&mut self) -> std::io::Result<()> {
@@ -203,6 +168,60 @@ impl<O: Send + 'static> Threads<O> {
         }
         // The handle is dropped: threads are never joined, because one of them may be stuck.
         spawned.map(drop)
+    }
+}
+
+impl<O: Send + 'static> Workers<O> for Threads<O> {
+    fn submit(&mut self, jobs: Vec<Job>) {
+        let mut queue = lock(&self.shared.queue);
+        if queue.closed {
+            return;
+        }
+        let wake = jobs.len().min(queue.idle);
+        queue.jobs.extend(jobs);
+        drop(queue);
+        for _ in 0..wake {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    fn drain(&mut self, finished: &mut Vec<Completion<O>>) {
+        self.shared.bell.answer();
+        self.desks.retain(|desk| {
+            let mut state = lock(&desk.state);
+            finished.append(&mut state.finished);
+            state.duty != Duty::Over
+        });
+    }
+
+    fn running(&self) -> Vec<Running> {
+        self.desks
+            .iter()
+            .filter_map(|desk| {
+                let state = lock(&desk.state);
+                let standing = state.standing.filter(|_| state.duty == Duty::On);
+                standing.map(|standing| standing.running(desk.worker))
+            })
+            .collect()
+    }
+
+    fn replace(&mut self, key: LaneKey, seq: u64) -> Replaced {
+        match self.abandon(key, seq) {
+            Abandoned::Idle => return Replaced::Yes,
+            Abandoned::Nowhere => return Replaced::NotOut,
+            Abandoned::RunningTooMany => return Replaced::Shrunk,
+            Abandoned::Running => {}
+        }
+        if self.spawn().is_err() {
+            lock(&self.shared.queue).on_duty -= 1;
+            return Replaced::Shrunk;
+        }
+        Replaced::Yes
+    }
+
+    fn shutdown(&mut self) -> Vec<Running> {
+        self.shared.close();
+        self.running()
     }
 }
 

@@ -161,6 +161,7 @@ impl<O> MemorySink<O> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<O: Clone + Send + Sync + 'static> TransactionalSink for MemorySink<O> {
     type Output = O;
 

@@ -113,6 +113,7 @@ impl Reading {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Source for MemorySource {
     fn describe(&self) -> SourceDescription {
         let topics: Vec<&str> = self.topics.iter().map(Topic::as_str).collect();
@@ -178,7 +179,10 @@ impl Source for MemorySource {
     }
 
     fn group_offsets(&self) -> Arc<dyn GroupOffsets> {
-        Arc::new(MemoryGroup { broker: self.broker.clone(), group: Arc::clone(&self.group) })
+        // As with a real client: whoever asks before the source is open gets nothing that works.
+        let open = self.group.lock().expect("no holder of the lock panics").is_some();
+        let group = if open { Arc::clone(&self.group) } else { Arc::default() };
+        Arc::new(MemoryGroup { broker: self.broker.clone(), group })
     }
 
     fn close(&mut self) -> BoxFuture<'static, ()> {

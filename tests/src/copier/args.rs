@@ -4,20 +4,21 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, ValueEnum};
 
 /// Writes every input record once to the sink, unchanged, with its coordinates.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "copier", version)]
+#[command(name = "copier", version, allow_negative_numbers = true)]
 pub struct Args {
     /// Kafka's address.
     #[arg(long, value_name = "HOST:PORT")]
     pub bootstrap: String,
     /// The consumer group.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub group: String,
     /// Input topics.
-    #[arg(long, value_name = "T[,T]", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "T[,T]", value_delimiter = ',', required = true, value_parser = NonEmptyStringValueParser::new())]
     pub input: Vec<String>,
     /// kafka:TOPIC, postgres:URL or sqlite:PATH.
     #[arg(long, value_parser = parse_sink)]

@@ -11,6 +11,7 @@ use tidegate::record::PartitionId;
 use tidegate::{EngineEvent, Observer};
 
 /// Appends the engine's events to a file.
+#[derive(Debug)]
 pub struct Evidence {
     file: Mutex<File>,
 }

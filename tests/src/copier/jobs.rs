@@ -9,7 +9,7 @@ use tidegate::prelude::*;
 use tidegate::record::RawRecord;
 use tidegate::sink::{Sink, TransactionalSink};
 use tidegate::{BoxError, Error};
-use tidegate_kafka::{GroupProtocol, Kafka, KafkaSource, Message, StartPolicy, partition_for_key};
+use tidegate_kafka::{GroupProtocol, Kafka, KafkaSource, Message, StartPolicy};
 use tidegate_postgres::Postgres;
 use tidegate_sqlite::{Sqlite, Table};
 
@@ -83,28 +83,53 @@ fn table() -> Table<Copied> {
         .int4("pid", |copied| copied.pid)
 }
 
+/// The advisory lock under which the table is created: any number nobody else uses.
+const CREATING: i64 = 0x7469_6465;
+
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS copied (topic text, partition int, \
     \"offset\" bigint, i int, key BYTES, value BYTES, pid int)";
 
-/// Creates the table in PostgreSQL when it is missing.
+/// How long a database that is down is waited for.
+const CREATE_MAX: Duration = Duration::from_secs(60);
+
+/// Creates the table in PostgreSQL when it is missing, one copier at a time.
+///
+/// What is missing is what a statement would not find: `IF NOT EXISTS` looks only into the first
+/// schema of the search path, which for a user of the name `tidegate` is the one of the
+/// bookkeeping tables as soon as that exists.
 ///
 /// # Errors
 /// If the database does not answer, or refuses.
 pub async fn create_in_postgres(url: &str) -> Result<(), Error> {
-    let create = async {
+    let deadline = tokio::time::Instant::now() + CREATE_MAX;
+    let create = async || {
         let mut database = sqlx::PgConnection::connect(url).await?;
         let create = CREATE.replace("BYTES", "bytea");
-        // Several copiers start together: of two that create at once, one may lose.
-        for last in [false, true] {
-            match sqlx::raw_sql(sqlx::AssertSqlSafe(create.as_str())).execute(&mut database).await {
-                Err(error) if last => return Err(error),
-                Err(_) => continue,
-                Ok(_) => break,
-            }
-        }
+        let once = format!(
+            "SELECT pg_advisory_lock({CREATING}); \
+             DO $$ BEGIN IF to_regclass('copied') IS NULL THEN {create}; END IF; END $$"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(once)).execute(&mut database).await?;
+        // The lock ends with the session.
         database.close().await
     };
-    create.await.map_err(|error| Error::sink_failed("table copied").with_source(error))
+    while let Err(error) = create().await {
+        let code = error.as_database_error().and_then(|refused| refused.code());
+        let class = code.as_deref().unwrap_or_default().get(..2).unwrap_or_default();
+        match class {
+            // A wrong name or password, a database that does not exist: mend the URL.
+            "28" | "3D" => {
+                return Err(Error::configuration("--sink", "PostgreSQL refused").with_source(error));
+            }
+            // It is down, starting, or has no connection left: as for the pipeline itself, waited for.
+            "" | "08" | "53" | "57" if tokio::time::Instant::now() < deadline => {
+                tracing::warn!(%error, "the table cannot be looked for yet");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            _ => return Err(Error::sink_failed("table copied").with_source(error)),
+        }
+    }
+    Ok(())
 }
 
 /// Creates the table in SQLite when it is missing.
@@ -122,7 +147,13 @@ pub async fn create_in_sqlite(path: &Path) -> Result<(), Error> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(create.as_str())).execute(&mut database).await?;
         database.close().await
     };
-    create.await.map_err(|error| Error::sink_failed("table copied").with_source(error))
+    create.await.map_err(|error| match &error {
+        // A folder that is not there, or must not be written: mend the path.
+        sqlx::Error::Database(refused) if refused.code().as_deref() == Some("14") => {
+            Error::configuration("--sink", path.display()).with_source(error)
+        }
+        _ => Error::sink_failed("table copied").with_source(error),
+    })
 }
 
 fn source(args: &Args, kafka: &Kafka) -> KafkaSource {
@@ -262,10 +293,11 @@ fn configured<S>(args: &Args, pipeline: Pipeline<S>) -> Result<Pipeline<S>, Erro
         pipeline = pipeline.drain_max(drain).stop_max(drain);
     }
     if let Some(interval) = args.max_poll_interval_ms {
-        // What is left of the interval after a drain is shared by the claim and a margin.
-        let drain = args.drain().unwrap_or(Duration::from_secs(10));
-        let left = Duration::from_millis(interval).saturating_sub(drain);
-        pipeline = pipeline.claim_max((left / 2).max(Duration::from_millis(1)));
+        // A rebalance must settle within the interval: a drain, a claim, and a margin.
+        let interval = Duration::from_millis(interval);
+        let drain = args.drain().unwrap_or((interval / 2).min(Duration::from_secs(10)));
+        let claim = (interval.saturating_sub(drain) / 2).min(Duration::from_secs(30));
+        pipeline = pipeline.drain_max(drain).claim_max(claim.max(Duration::from_millis(1)));
     }
     match &args.evidence {
         None => Ok(pipeline),

@@ -10,7 +10,8 @@ pub mod work;
 
 use std::time::Duration;
 
-use tidegate::{Error, Handle, Job, Summary};
+use tidegate::source::Health;
+use tidegate::{Error, Handle, Job, PartitionState, Summary};
 use tokio::time::Instant;
 
 use self::args::{Args, Target};
@@ -57,10 +58,13 @@ async fn stop_when_idle(handle: Handle, idle: Duration) {
     let mut last = None;
     let began = Instant::now();
     while let Ok(status) = handle.status().await {
-        let in_flight: usize = status.partitions.iter().map(|p| p.in_flight_records).sum();
         let now = (status.totals.records_in, status.totals.committed_records);
         let waits = status.partitions.is_empty() && began.elapsed() < FIRST_ASSIGNMENT_MAX;
-        if last != Some(now) || in_flight > 0 || waits {
+        // A partition that waits for the transaction of a dead owner is not idle.
+        let busy = status.partitions.iter().any(|partition| {
+            partition.in_flight_records > 0 || partition.state == PartitionState::Starting
+        });
+        if last != Some(now) || busy || waits || status.source != Health::Ready {
             last = Some(now);
             since = Instant::now();
         }

@@ -37,13 +37,13 @@ mod local;
 mod machine;
 mod port;
 mod postgres;
-mod process;
+pub(crate) mod process;
 mod programs;
 mod properties;
 mod provider;
 mod reaper;
 mod secure;
-mod supervisor;
+pub(crate) mod supervisor;
 
 pub use kafka::{Kafka, KafkaOptions};
 pub use postgres::{Postgres, PostgresOptions};

@@ -151,7 +151,7 @@ fn kill_family(running: &mut Child) -> Result<()> {
 }
 
 /// Sends a signal. The standard library can only kill, and the system call is unsafe code.
-fn signal(name: &str, processes: &[u32]) -> Result<()> {
+pub(crate) fn signal(name: &str, processes: &[u32]) -> Result<()> {
     if processes.is_empty() {
         return Ok(());
     }

@@ -12,7 +12,7 @@ use std::thread;
 type Order = (Command, Sender<io::Result<Child>>);
 
 /// Spawns the command from the supervising thread.
-pub(super) fn spawn(command: Command) -> io::Result<Child> {
+pub(crate) fn spawn(command: Command) -> io::Result<Child> {
     static ORDERS: OnceLock<Sender<Order>> = OnceLock::new();
     let orders = ORDERS.get_or_init(|| {
         let (send, receive) = channel();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::{FnArg, ImplItem, ReturnType, Type, Visibility};
 
 use super::findings::Findings;
@@ -14,15 +15,15 @@ const FOLDERS: &[&str] =
 
 /// Types with methods of the same shape that set nothing: values and results.
 const NO_BUILDERS: &[&str] = &[
-    "Message",     // a message to write: its parts
-    "FateOfWrite", // how a write ended
+    "Message", // a message to write: its parts
+    "Failure", // how a step ended
 ];
 
 /// Every setting is named in the document in backticks, with or without its arguments.
 pub(crate) fn check(files: &[Rust], document: &File) -> Findings {
     let mut findings = Findings::default();
     for file in files.iter().filter(|file| is_place_of_builders(file)) {
-        for (builder, setting) in settings_of(file) {
+        for (builder, setting) in &file.settings {
             findings.look();
             let named = [format!("`{setting}`"), format!("`{setting}("), format!("`.{setting}(")];
             if !named.iter().any(|name| document.text.contains(name)) {
@@ -38,10 +39,16 @@ fn is_place_of_builders(file: &Rust) -> bool {
     !file.is_test_file() && FOLDERS.iter().any(|folder| file.path.starts_with(folder))
 }
 
-/// `pub fn name(self, …) -> Self` in the file, with the type it belongs to.
-fn settings_of(file: &Rust) -> BTreeSet<(String, String)> {
+/// `pub fn name(self, …) -> Self` in the file, with the type it belongs to, or with `macro` if a macro writes it.
+pub(crate) fn settings_of(syntax: &syn::File) -> BTreeSet<(String, String)> {
     struct Found(BTreeSet<(String, String)>);
     impl syn::visit::Visit<'_> for Found {
+        fn visit_macro(&mut self, written: &syn::Macro) {
+            let mut names = BTreeSet::new();
+            settings_in_macro(written.tokens.clone(), &mut names);
+            self.0.extend(names.into_iter().map(|name| ("macro".to_owned(), name)));
+        }
+
         fn visit_item_impl(&mut self, block: &syn::ItemImpl) {
             let Some(builder) =
                 name_of(&block.self_ty).filter(|name| !NO_BUILDERS.contains(&name.as_str()))
@@ -63,8 +70,37 @@ fn settings_of(file: &Rust) -> BTreeSet<(String, String)> {
         }
     }
     let mut found = Found(BTreeSet::new());
-    syn::visit::Visit::visit_file(&mut found, &file.syntax);
+    syn::visit::Visit::visit_file(&mut found, syntax);
     found.0
+}
+
+/// The same in the text of a macro, where nothing but tokens is known.
+fn settings_in_macro(tokens: TokenStream, names: &mut BTreeSet<String>) {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let is = |at: usize, text: &str| tokens.get(at).is_some_and(|token| token.to_string() == text);
+    for (at, token) in tokens.iter().enumerate() {
+        if let TokenTree::Group(group) = token {
+            settings_in_macro(group.stream(), names);
+        }
+        let (true, true, Some(TokenTree::Ident(name))) =
+            (is(at, "pub"), is(at + 1, "fn"), tokens.get(at + 2))
+        else {
+            continue;
+        };
+        let is_arguments = |token: &TokenTree| matches!(token, TokenTree::Group(g) if g.delimiter() == Delimiter::Parenthesis);
+        let Some(arguments) = tokens[at..].iter().position(is_arguments).map(|behind| at + behind)
+        else {
+            continue;
+        };
+        let TokenTree::Group(group) = &tokens[arguments] else { continue };
+        let first: Vec<String> =
+            group.stream().into_iter().take(2).map(|token| token.to_string()).collect();
+        let takes_itself = matches!(first.first().map(String::as_str), Some("self"))
+            || (first.len() == 2 && first[0] == "mut" && first[1] == "self");
+        if takes_itself && is(arguments + 1, "-") && is(arguments + 3, "Self") {
+            names.insert(name.to_string());
+        }
+    }
 }
 
 fn takes_itself(signature: &syn::Signature) -> bool {
@@ -109,6 +145,22 @@ mod tests {
         assert_eq!(
             found.list(),
             ["framework/src/pipeline/settings.rs `Pipeline::threads`: not in docs/OPERATIONS.md"]
+        );
+    }
+
+    #[test]
+    fn settings_that_a_macro_writes_are_found() {
+        let text = "macro_rules! sink { ($sink:ident) => { impl<O> $sink<O> {\n\
+                    pub fn into(mut self, table: Table<O>) -> Self { self }\n\
+                    pub fn write_with<F>(mut self, write: F) -> Self where F: Fn(u8) -> u8 { self }\n\
+                    pub fn $name(self) -> Self { self }\n\
+                    pub fn name(&self) -> &str { \"\" }\n} } }";
+        let files = [Rust::parse(&File::planted("connectors/sql/src/sink.rs", text))];
+        let found = check(&files, &File::planted("docs/OPERATIONS.md", "`into(table)`"));
+        assert_eq!(found.looked_at(), 2);
+        assert_eq!(
+            found.list(),
+            ["connectors/sql/src/sink.rs `macro::write_with`: not in docs/OPERATIONS.md"]
         );
     }
 

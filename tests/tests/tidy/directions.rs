@@ -1,5 +1,7 @@
 //! Who may know whom inside the framework: docs/ARCHITECTURE.md, “Directions”, as a table.
 
+use std::collections::BTreeMap;
+
 use super::findings::Findings;
 use super::rust::{Name, Rust};
 
@@ -146,6 +148,7 @@ const WAITS: &[&str] = &["async", "await"];
 /// Every path of `framework/src` leads where the table allows.
 pub(crate) fn check(files: &[Rust]) -> Findings {
     let mut findings = Findings::default();
+    let exports = exports_of_the_root(files);
     for file in sources(files) {
         let Some(home) = home_of(file) else { continue };
         if !home.is_empty() && row_of(&home).is_none() {
@@ -159,7 +162,9 @@ pub(crate) fn check(files: &[Rust]) -> Findings {
             if file.is_test(name.line) || target.is_empty() || home.is_empty() {
                 continue;
             }
-            if let Some(problem) = problem_with(&home, &target) {
+            // What the root exports is told by the module it comes from.
+            let target = exports.get(&target[0]).unwrap_or(&target);
+            if let Some(problem) = problem_with(&home, target) {
                 findings.add(format_args!("{}:{}", file.path, name.line), problem);
             }
         }
@@ -211,6 +216,17 @@ fn home_of(file: &Rust) -> Option<Vec<String>> {
     Some(segments)
 }
 
+/// Items that `lib.rs` hands on, with the paths they come from.
+fn exports_of_the_root(files: &[Rust]) -> BTreeMap<String, Vec<String>> {
+    let root = files.iter().filter(|file| file.path == "framework/src/lib.rs");
+    let names = root.flat_map(|file| &file.names).map(|name| {
+        let path = name.segments.iter().skip_while(|segment| *segment == "crate");
+        path.cloned().collect::<Vec<String>>()
+    });
+    let exported = names.filter(|path| path.len() > 1 && row_of(path).is_some());
+    exported.map(|path| (path[path.len() - 1].clone(), path)).collect()
+}
+
 /// Where a path leads, from the root of the crate; `None` if it leaves the crate.
 fn resolved(home: &[String], name: &Name) -> Option<Vec<String>> {
     let mut segments = name.segments.iter().peekable();
@@ -244,10 +260,7 @@ fn row_of(path: &[String]) -> Option<&'static Row> {
 fn problem_with(home: &[String], target: &[String]) -> Option<String> {
     let (own, allowed) = row_of(home)?;
     let Some((module, _)) = row_of(target) else {
-        return Some(format!(
-            "names `{}` through the root of the crate: name its module",
-            target.join("::")
-        ));
+        return Some(format!("names `{}`, which is in no module of the table", target.join("::")));
     };
     let item = target.get(module.split('/').count());
     let allowed_item = item.map(|item| format!("{module}::{item}"));
@@ -313,11 +326,26 @@ mod tests {
     }
 
     #[test]
-    fn a_module_without_a_row_and_a_path_through_the_root_are_found() {
+    fn a_module_without_a_row_is_found() {
         assert_eq!(check(&planted("framework/src/helpers.rs", "use std::fmt;")).list().len(), 1);
         assert_eq!(
-            check(&planted("framework/src/pool/mod.rs", "use crate::Order;")).list().len(),
+            check(&planted("framework/src/pool/mod.rs", "use crate::Nowhere;")).list().len(),
             1
+        );
+    }
+
+    #[test]
+    fn the_root_of_the_crate_is_no_way_around_the_table() {
+        let root = "mod error;\nmod pipeline;\npub use error::Error;\npub use crate::pipeline::{Job, Pipeline};";
+        let found = |text| {
+            let mut files = planted("framework/src/lib.rs", root);
+            files.extend(planted("framework/src/pool/mod.rs", text));
+            check(&files).list().to_vec()
+        };
+        assert_eq!(found("use crate::Error;"), [""; 0]);
+        assert_eq!(
+            found("use crate::{Error, Job};"),
+            ["framework/src/pool/mod.rs:1: `pool` must not use `pipeline::Job`"]
         );
     }
 

@@ -68,16 +68,54 @@ fn is_metric(text: &str) -> bool {
 }
 
 /// The first cells of the tables of the section on metrics, with their lines.
-fn metric_rows(text: &str) -> Vec<(usize, &str)> {
-    let lines = text.lines().enumerate().skip_while(|(_, line)| *line != METRICS).skip(1);
-    let section = lines.take_while(|(_, line)| !line.starts_with("## "));
-    section
-        .filter_map(|(at, line)| {
-            let cell = line.strip_prefix("| `")?;
-            let end = cell.find(|c: char| !c.is_ascii_lowercase() && c != '_')?;
-            is_metric(&cell[..end]).then_some((at + 1, &cell[..end]))
-        })
-        .collect()
+fn metric_rows<'t>(text: &'t str) -> Vec<(usize, &'t str)> {
+    let cell = |(line, text): (usize, &'t str)| {
+        let cell = text.strip_prefix("| `")?;
+        let end = cell.find(|c: char| !c.is_ascii_lowercase() && c != '_')?;
+        is_metric(&cell[..end]).then_some((line, &cell[..end]))
+    };
+    section(text, METRICS).filter_map(cell).collect()
+}
+
+/// Sections that name tests, each behind its document.
+const NAME_TESTS: &[(&str, &str)] = &[
+    ("docs/DECISIONS.md", "## Rules and their tests"),
+    ("docs/GUARANTEES.md", "## How each is shown"),
+];
+
+/// Every test that a document names is a function of this repository.
+pub(crate) fn check_named_tests(files: &[Rust], documents: &[File]) -> Findings {
+    let mut findings = Findings::default();
+    let words: BTreeSet<&str> =
+        files.iter().flat_map(|file| &file.words).map(|word| word.text.as_str()).collect();
+    for (path, heading) in NAME_TESTS {
+        let document = documents.iter().find(|document| document.path == *path);
+        let Some(document) = document else { continue };
+        for (line, text) in section(&document.text, heading) {
+            for name in text.split('`').skip(1).step_by(2).filter(|name| is_name_of_test(name)) {
+                findings.look();
+                if !words.contains(name) {
+                    findings.add(
+                        format_args!("{path}:{line}"),
+                        format_args!("`{name}` is no function"),
+                    );
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// The lines below a heading, up to the next of the same depth, with their numbers.
+fn section<'t>(text: &'t str, heading: &str) -> impl Iterator<Item = (usize, &'t str)> {
+    let lines = text.lines().enumerate().skip_while(move |(_, line)| *line != heading).skip(1);
+    lines.take_while(|(_, line)| !line.starts_with("## ")).map(|(at, line)| (at + 1, line))
+}
+
+/// Tests are named by sentences: settings and metrics are shorter or begin otherwise.
+fn is_name_of_test(text: &str) -> bool {
+    let letters = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    letters && text.matches('_').count() >= 3 && !is_metric(text)
 }
 
 /// Links from one file of the repository to another.
@@ -100,6 +138,39 @@ pub(crate) fn check_links(files: &[File]) -> Findings {
                     format_args!("{}:{line}", file.path),
                     format_args!("{link} leads nowhere"),
                 );
+            }
+        }
+    }
+    findings
+}
+
+/// Folders at the root: what begins with one of them in backticks is a path of the repository.
+const FOLDERS: &[&str] =
+    &["framework/", "connectors/", "cli/", "examples/", "tests/", "benches/", "docs/", "scripts/"];
+
+/// Files that documents name in backticks.
+pub(crate) fn check_named_files(files: &[File]) -> Findings {
+    let mut findings = Findings::default();
+    let paths: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    for file in files.iter().filter(|file| file.path.ends_with(".md")) {
+        for (at, line) in file.text.lines().enumerate() {
+            let named = line.split('`').skip(1).step_by(2);
+            for name in named.filter(|name| FOLDERS.iter().any(|folder| name.starts_with(folder))) {
+                findings.look();
+                let path = name.split(' ').next().unwrap_or_default().trim_end_matches('/');
+                // From the root, or from the page's own folder.
+                let places = [path.to_owned(), beside(&file.path, path)];
+                let is_there = |place: &String| {
+                    let folder = format!("{place}/");
+                    paths.contains(place.as_str())
+                        || paths.iter().any(|known| known.starts_with(&folder))
+                };
+                if !places.iter().any(is_there) {
+                    findings.add(
+                        format_args!("{}:{}", file.path, at + 1),
+                        format_args!("`{name}` does not exist"),
+                    );
+                }
             }
         }
     }
@@ -174,12 +245,36 @@ mod tests {
     }
 
     #[test]
+    fn a_test_that_a_document_names_and_nobody_wrote_is_found() {
+        let code = [Rust::parse(&File::planted("a/tests/b.rs", "fn a_record_is_stored_once() {}"))];
+        let page = "`a_word_before_the_section`\n## Rules and their tests\n| x | `a_record_is_stored_once`, \
+                    `a_record_is_never_lost`, `drain_max`, `tidegate_a_b_total` |\n";
+        let found = check_named_tests(&code, &[File::planted("docs/DECISIONS.md", page)]);
+        assert_eq!(found.looked_at(), 2);
+        assert_eq!(found.list(), ["docs/DECISIONS.md:3: `a_record_is_never_lost` is no function"]);
+    }
+
+    #[test]
     fn links_that_lead_nowhere_are_found() {
         let page = "[a](../README.md#x) [b](GONE.md) [c](https://x.org) [d](#here) [e](../docs)\n```\n[f](no.md)\n```\n";
         let files = [File::planted("docs/A.md", page), File::planted("README.md", "")];
         let found = check_links(&files);
         assert_eq!(found.looked_at(), 3);
         assert_eq!(found.list(), ["docs/A.md:1: GONE.md leads nowhere"]);
+    }
+
+    #[test]
+    fn a_named_file_that_does_not_exist_is_found() {
+        let page =
+            "`framework/src/` and `scripts/test --all` and `cli/gone.rs`, but `in/one` is none\n";
+        let files = [
+            File::planted("docs/A.md", page),
+            File::planted("framework/src/lib.rs", ""),
+            File::planted("scripts/test", ""),
+        ];
+        let found = check_named_files(&files);
+        assert_eq!(found.looked_at(), 3);
+        assert_eq!(found.list(), ["docs/A.md:1: `cli/gone.rs` does not exist"]);
     }
 
     #[test]

@@ -14,7 +14,15 @@ const CRATES: &[(&str, &[&str])] = &[
     ("connectors/sqlite/", &["tidegate", "tidegate-sql", "tidegate-sqlite"]),
     (
         "cli/",
-        &["tidegate", "tidegate-kafka", "tidegate-sql", "tidegate-postgres", "tidegate-sqlite"],
+        // The servers of the tests are a dev-dependency: the program itself does not know them.
+        &[
+            "tidegate",
+            "tidegate-kafka",
+            "tidegate-sql",
+            "tidegate-postgres",
+            "tidegate-sqlite",
+            "tidegate-tests",
+        ],
     ),
 ];
 
@@ -31,10 +39,15 @@ const MEMBERS: &[&str] = &[
     "tidegate-benches",
 ];
 
+/// The manifests among the files.
+fn manifests(files: &[File]) -> impl Iterator<Item = &File> {
+    files.iter().filter(|file| file.path.ends_with("Cargo.toml"))
+}
+
 /// Manifests depend only on the crates the table allows.
-pub(crate) fn check_directions(manifests: &[File]) -> Findings {
+pub(crate) fn check_directions(files: &[File]) -> Findings {
     let mut findings = Findings::default();
-    for manifest in manifests {
+    for manifest in manifests(files) {
         let Some(allowed) = allowed_for(&manifest.path) else { continue };
         for (line, name) in dependencies(&manifest.text) {
             findings.look();
@@ -72,9 +85,9 @@ pub(crate) fn check_uses(files: &[Rust]) -> Findings {
 }
 
 /// Client libraries are dependencies of their connectors and of the tools only.
-pub(crate) fn check_clients(manifests: &[File]) -> Findings {
+pub(crate) fn check_clients(files: &[File]) -> Findings {
     let mut findings = Findings::default();
-    for manifest in manifests {
+    for manifest in manifests(files) {
         for (line, name) in dependencies(&manifest.text) {
             findings.look();
             let name = name.replace('-', "_");

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use super::rust::Rust;
 
@@ -20,42 +21,35 @@ impl File {
     }
 }
 
+/// All text files of the workspace this test belongs to, read once for all checks.
+static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
+    let root = root();
+    let paths = listed_by_git(&root).unwrap_or_else(|| walked(&root));
+    let read = |path: String| {
+        // What is not text, or was deleted and not committed yet, is of no interest.
+        let text = std::fs::read_to_string(root.join(&path)).ok()?;
+        Some(File { path, text })
+    };
+    paths.into_iter().filter_map(read).collect()
+});
+
+/// Every Rust file, parsed once for all checks.
+static RUST: LazyLock<Vec<Rust>> =
+    LazyLock::new(|| Rust::parse_all(files().iter().filter(|file| file.path.ends_with(".rs"))));
+
 /// All text files of the workspace.
-#[derive(Debug)]
-pub(crate) struct Repository {
-    pub(crate) files: Vec<File>,
+pub(crate) fn files() -> &'static [File] {
+    &FILES
 }
 
-impl Repository {
-    /// Reads the workspace this test belongs to.
-    pub(crate) fn open() -> Self {
-        let root = root();
-        let paths = listed_by_git(&root).unwrap_or_else(|| walked(&root));
-        let read = |path: String| {
-            // What is not text, or was deleted and not committed yet, is of no interest.
-            let text = std::fs::read_to_string(root.join(&path)).ok()?;
-            Some(File { path, text })
-        };
-        Self { files: paths.into_iter().filter_map(read).collect() }
-    }
-}
-
-/// Every Rust file, parsed.
-pub(crate) fn rust_files() -> Vec<Rust> {
-    let files = Repository::open().files;
-    Rust::parse_all(files.iter().filter(|file| file.path.ends_with(".rs")))
-}
-
-/// Every `Cargo.toml`.
-pub(crate) fn manifests() -> Vec<File> {
-    let files = Repository::open().files;
-    files.into_iter().filter(|file| file.path.ends_with("Cargo.toml")).collect()
+/// Every Rust file.
+pub(crate) fn rust_files() -> &'static [Rust] {
+    &RUST
 }
 
 /// One document, which must exist.
-pub(crate) fn document(path: &str) -> File {
-    let files = Repository::open().files;
-    let found = files.into_iter().find(|file| file.path == path);
+pub(crate) fn document(path: &str) -> &'static File {
+    let found = files().iter().find(|file| file.path == path);
     found.unwrap_or_else(|| panic!("{path} is missing: write it"))
 }
 

@@ -3,11 +3,13 @@
 //! Words and paths come from the tokens, so that comments say what they like and macros are seen too; functions come
 //! from the syntax tree.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use syn::visit::Visit;
 
+use super::builders;
 use super::repository::File;
 
 /// A parsed file.
@@ -21,10 +23,14 @@ pub(crate) struct Rust {
     /// String literals without their quotes, documentation left out.
     pub(crate) literals: Vec<Word>,
     pub(crate) functions: Vec<Function>,
+    /// Names of called macros.
+    pub(crate) macros: Vec<Word>,
+    /// `#[ignore]` without a reason.
+    pub(crate) ignored: Vec<Word>,
+    /// Settings of builders, with the builder's name.
+    pub(crate) settings: BTreeSet<(String, String)>,
     /// Lines, with tests left out.
     pub(crate) lines: usize,
-    /// The syntax tree.
-    pub(crate) syntax: syn::File,
     test_lines: Vec<RangeInclusive<usize>>,
     /// Modules in files of their own that are compiled for tests only.
     test_modules: Vec<String>,
@@ -36,6 +42,12 @@ pub(crate) struct Rust {
 pub(crate) struct Word {
     pub(crate) text: String,
     pub(crate) line: usize,
+}
+
+impl Word {
+    fn of(ident: &proc_macro2::Ident) -> Self {
+        Self { text: ident.to_string(), line: ident.span().start().line }
+    }
 }
 
 /// A path as it is written, and the inline modules around it.
@@ -78,27 +90,28 @@ impl Rust {
 
     /// Parses a file, which must be Rust.
     pub(crate) fn parse(file: &File) -> Self {
-        let path = file.path.clone();
-        let fail =
-            |problem: &dyn std::fmt::Display| -> ! { panic!("{path} is not Rust: {problem}") };
-        let tokens: TokenStream = file.text.parse().unwrap_or_else(|problem| fail(&problem));
-        let syntax = syn::parse_file(&file.text).unwrap_or_else(|problem| fail(&problem));
+        let path = &file.path;
+        let tokens: TokenStream =
+            file.text.parse().unwrap_or_else(|problem| panic!("{path} is not Rust: {problem}"));
+        let syntax: syn::File = syn::parse2(tokens.clone())
+            .unwrap_or_else(|problem| panic!("{path} is not Rust: {problem}"));
+        let mut facts = Facts::default();
+        facts.visit_file(&syntax);
         let mut rust = Self {
-            path: file.path.clone(),
+            path: path.clone(),
             words: Vec::new(),
             names: Vec::new(),
             literals: Vec::new(),
-            functions: Vec::new(),
+            functions: facts.functions,
+            macros: facts.macros,
+            ignored: facts.ignored,
+            settings: builders::settings_of(&syntax),
             lines: 0,
-            syntax,
             test_lines: Vec::new(),
             test_modules: Vec::new(),
             is_test_module: false,
         };
         Reader { rust: &mut rust, inside: Vec::new() }.read(tokens);
-        let mut measure = Measure(Vec::new());
-        measure.visit_file(&rust.syntax);
-        rust.functions = measure.0;
         let total = file.text.lines().count();
         rust.lines = (1..=total).filter(|line| !rust.is_test(*line)).count();
         rust
@@ -305,19 +318,24 @@ fn declared_module(tokens: &[TokenTree]) -> Option<String> {
     }
 }
 
-/// Measures functions.
-struct Measure(Vec<Function>);
+/// What only the syntax tree shows. The tree itself is not kept: it cannot go to another thread.
+#[derive(Default)]
+struct Facts {
+    functions: Vec<Function>,
+    macros: Vec<Word>,
+    ignored: Vec<Word>,
+}
 
-impl Measure {
+impl Facts {
     fn add(&mut self, signature: &syn::Signature, body: &syn::Block) {
         let from = signature.fn_token.span.start().line;
         let to = body.brace_token.span.close().end().line;
         let name = signature.ident.to_string();
-        self.0.push(Function { name, line: from, lines: to - from + 1 });
+        self.functions.push(Function { name, line: from, lines: to - from + 1 });
     }
 }
 
-impl Visit<'_> for Measure {
+impl Visit<'_> for Facts {
     fn visit_item_fn(&mut self, function: &syn::ItemFn) {
         self.add(&function.sig, &function.block);
         syn::visit::visit_item_fn(self, function);
@@ -333,6 +351,16 @@ impl Visit<'_> for Measure {
             self.add(&function.sig, body);
         }
         syn::visit::visit_trait_item_fn(self, function);
+    }
+
+    fn visit_macro(&mut self, called: &syn::Macro) {
+        self.macros.extend(called.path.segments.last().map(|last| Word::of(&last.ident)));
+    }
+
+    fn visit_attribute(&mut self, attribute: &syn::Attribute) {
+        if let syn::Meta::Path(path) = &attribute.meta {
+            self.ignored.extend(path.get_ident().filter(|name| *name == "ignore").map(Word::of));
+        }
     }
 }
 

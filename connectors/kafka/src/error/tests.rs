@@ -75,6 +75,19 @@ rows! {
         (Commit, OutOfOrderSequenceNumber, Fatal),
         (Commit, Inconsistent, Fatal),
     ];
+    a_time_out_or_a_broken_connection_is_in_doubt_whatever_librdkafka_asks_for: InDoubt = [
+        (Commit, OperationTimedOut, Abort),
+        (SendOffsets, OperationTimedOut, Abort),
+        (SendOffsets, OperationTimedOut, Retriable),
+        (Commit, OperationTimedOut, Retriable),
+        (Abort, OperationTimedOut, Retriable),
+        (Commit, TimedOutQueue, Abort),
+        (Commit, BrokerTransportFailure, Retriable),
+        (SendOffsets, BrokerTransportFailure, Nothing),
+        (Commit, RequestTimedOut, Retriable),
+        (Commit, NetworkException, Nothing),
+        (Abort, AllBrokersDown, Nothing),
+    ];
     lost_membership_keeps_the_batch: Membership = [
         (SendOffsets, IllegalGeneration, Abort),
         (SendOffsets, UnknownMemberId, Abort),
@@ -109,20 +122,14 @@ rows! {
         (Delivery, PurgeQueue, Nothing),
     ];
     an_abortable_failure_aborts: Retry = [
-        (Commit, OperationTimedOut, Abort),
         (Commit, MessageTimedOut, Abort),
         (Commit, UnknownProducerId, Abort),
         (SendOffsets, OffsetMetadataTooLarge, Abort),
         (Begin, ConcurrentTransactions, Abort),
     ];
     what_nobody_recognises_is_in_doubt: InDoubt = [
-        (SendOffsets, OperationTimedOut, Retriable),
-        (Commit, OperationTimedOut, Retriable),
-        (Abort, OperationTimedOut, Retriable),
-        (Commit, BrokerTransportFailure, Retriable),
-        (SendOffsets, BrokerTransportFailure, Nothing),
-        (Commit, RequestTimedOut, Retriable),
         (Commit, Unknown, Nothing),
+        (Commit, ConcurrentTransactions, Retriable),
         (Abort, InvalidTransactionalState, Abort),
         (Begin, Conflict, Nothing),
         (Begin, State, Nothing),

@@ -18,15 +18,6 @@ use super::{Failure, check, millis, text};
 /// The time the answer may need on its way back to us, beyond the request's own.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Whether a group has members.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum GroupState {
-    /// It has this many.
-    Members(usize),
-    /// It exists without members, or does not exist.
-    Empty,
-}
-
 /// The answer to one question, released once.
 struct Answer(NonNull<sys::rd_kafka_event_t>);
 
@@ -115,6 +106,22 @@ unsafe fn look(error: *const sys::rd_kafka_error_t) -> Result<(), Failure> {
 fn c_string(words: &str) -> Result<CString, Failure> {
     CString::new(words)
         .map_err(|_| failure(RDKafkaErrorCode::InvalidArgument, "a name holds a NUL byte".into()))
+}
+
+/// Whether the cluster names a controller that is none of its brokers, as librdkafka's mock cluster
+/// does: every admin request waits for it in vain. One that names none at all may be electing it.
+/// `known` is a topic that exists: asking a broker for another may create it.
+pub(crate) fn has_false_controller<C: ClientContext>(
+    client: &Client<C>,
+    known: &Topic,
+    timeout: Duration,
+) -> bool {
+    // SAFETY: the client is live. Without time to wait the answer is what is known.
+    let controller = unsafe { sys::rd_kafka_controllerid(client.native_ptr(), 0) };
+    controller >= 0
+        && client.fetch_metadata(Some(known.as_str()), timeout).is_ok_and(|metadata| {
+            !metadata.brokers().iter().any(|broker| broker.id() == controller)
+        })
 }
 
 /// The topics among these that exist, with the ids of their incarnations if the broker has any.
@@ -288,12 +295,12 @@ pub(crate) fn group_offsets<C: ClientContext>(
     Ok(offsets)
 }
 
-/// Whether a group has members, under either group protocol.
-pub(crate) fn group_state<C: ClientContext>(
+/// How many members a group has, under either group protocol; one that does not exist has none.
+pub(crate) fn group_members<C: ClientContext>(
     client: &Client<C>,
     group: &str,
     timeout: Duration,
-) -> Result<GroupState, Failure> {
+) -> Result<usize, Failure> {
     let group = c_string(group)?;
     let mut names = [group.as_ptr()];
     let answer = ask(
@@ -317,22 +324,70 @@ pub(crate) fn group_state<C: ClientContext>(
         let result = sys::rd_kafka_event_DescribeConsumerGroups_result(answer.as_ptr());
         let mut count = 0;
         if result.is_null() {
-            return Ok(GroupState::Empty);
+            return Ok(0);
         }
         let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
         if count == 0 {
-            return Ok(GroupState::Empty);
+            return Ok(0);
         }
-        let group = *groups;
-        match look(sys::rd_kafka_ConsumerGroupDescription_error(group)) {
-            Err(failure) if failure.code == RDKafkaErrorCode::GroupIdNotFound => {
-                return Ok(GroupState::Empty);
-            }
-            other => other?,
-        }
-        match sys::rd_kafka_ConsumerGroupDescription_member_count(group) {
-            0 => Ok(GroupState::Empty),
-            members => Ok(GroupState::Members(members)),
+        match look(sys::rd_kafka_ConsumerGroupDescription_error(*groups)) {
+            Err(failure) if failure.code == RDKafkaErrorCode::GroupIdNotFound => Ok(0),
+            Err(failure) => Err(failure),
+            Ok(()) => Ok(sys::rd_kafka_ConsumerGroupDescription_member_count(*groups)),
         }
     }
+}
+
+/// Sets offsets of a group without members; the broker refuses it for one with members.
+pub(crate) fn set_group_offsets<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    offsets: &TopicPartitionList,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    let group = c_string(group)?;
+    let answer = ask(
+        client,
+        sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS,
+        timeout,
+        |_| Ok(()),
+        // SAFETY: name and list live through the call, which copies them; the request is released
+        // once.
+        |options, queue| unsafe {
+            let mut request =
+                sys::rd_kafka_AlterConsumerGroupOffsets_new(group.as_ptr(), offsets.ptr());
+            sys::rd_kafka_AlterConsumerGroupOffsets(
+                client.native_ptr(),
+                &mut request,
+                1,
+                options,
+                queue,
+            );
+            sys::rd_kafka_AlterConsumerGroupOffsets_destroy(request);
+        },
+    )?;
+    // SAFETY: as above.
+    unsafe {
+        let result = sys::rd_kafka_event_AlterConsumerGroupOffsets_result(answer.as_ptr());
+        let mut count = 0;
+        if result.is_null() {
+            return Ok(());
+        }
+        let groups = sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &mut count);
+        for index in 0..count {
+            let group = *groups.add(index);
+            look(sys::rd_kafka_group_result_error(group))?;
+            let list = sys::rd_kafka_group_result_partitions(group);
+            for index in 0..usize::try_from((*list).cnt).unwrap_or(0) {
+                let entry = (*list).elems.add(index);
+                let code: RDKafkaErrorCode = (*entry).err.into();
+                if code != RDKafkaErrorCode::NoError {
+                    let partition = text((*entry).topic);
+                    let text = format!("{partition}/{}: {code}", (*entry).partition);
+                    return Err(failure(code, text));
+                }
+            }
+        }
+    }
+    Ok(())
 }

@@ -101,7 +101,14 @@ pub(crate) struct PartitionQueue {
 
 /// A message owned by us, released once. An `Option` of it is a pointer that may be null.
 #[repr(transparent)]
-struct HeldMessage(NonNull<sys::rd_kafka_message_t>);
+pub(super) struct HeldMessage(NonNull<sys::rd_kafka_message_t>);
+
+#[cfg(feature = "limit")]
+impl HeldMessage {
+    pub(super) fn pointer(&self) -> NonNull<sys::rd_kafka_message_t> {
+        self.0
+    }
+}
 
 // SAFETY: a message is plain memory of librdkafka with atomic reference counts; any one thread may
 // read and release it.

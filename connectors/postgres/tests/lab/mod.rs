@@ -1,5 +1,7 @@
 //! A database of its own for each test, on the server that `TIDEGATE_POSTGRES` names.
 
+pub(crate) mod proxy;
+
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 use tidegate_postgres::{Postgres, Table};
@@ -32,17 +34,35 @@ async fn run_on(url: &str, sql: String) {
 impl Database {
     /// The URL of this database.
     pub(crate) fn url(&self) -> String {
-        self.url_as(None)
+        let (user, host, query) = self.parts();
+        format!("postgres://{user}@{host}/{}?{query}", self.name)
     }
 
-    /// The same for another user.
-    pub(crate) fn url_as(&self, user: Option<&str>) -> String {
-        let (scheme, rest) = self.server.split_once("://").expect("a URL");
+    /// The same for another user, whose password is the name.
+    pub(crate) fn url_as(&self, user: &str) -> String {
+        let (_, host, query) = self.parts();
+        format!("postgres://{user}:{user}@{host}/{}?{query}", self.name)
+    }
+
+    /// The same through a port of this machine.
+    pub(crate) fn url_through(&self, port: u16) -> String {
+        let (user, _, query) = self.parts();
+        format!("postgres://{user}@127.0.0.1:{port}/{}?{query}", self.name)
+    }
+
+    /// Host and port of the server.
+    pub(crate) fn address(&self) -> String {
+        let (_, host, _) = self.parts();
+        if host.contains(':') { host.to_owned() } else { format!("{host}:5432") }
+    }
+
+    /// User with password, host with port, parameters.
+    fn parts(&self) -> (&str, &str, &str) {
+        let rest = self.server.split_once("://").expect("a URL").1;
         let (authority, rest) = rest.split_once('/').expect("a URL with a database");
         let query = rest.split_once('?').map_or("", |(_, query)| query);
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        let authority = user.map_or_else(|| authority.to_owned(), |user| format!("{user}@{host}"));
-        format!("{scheme}://{authority}/{}?{query}", self.name)
+        let (user, host) = authority.rsplit_once('@').expect("a URL with a user");
+        (user, host, query)
     }
 
     pub(crate) async fn connect(&self) -> PgConnection {
@@ -58,6 +78,9 @@ impl Lab for Database {
         let database =
             Self { name: format!("tidegate_test_{}", Uuid::new_v4().simple()), server: server() };
         run_on(&database.server, format!("CREATE DATABASE {}", database.name)).await;
+        // A user of the name of the bookkeeping schema would find that schema first.
+        let path = format!("ALTER DATABASE {} SET search_path = public", database.name);
+        run_on(&database.server, path).await;
         database
     }
 
@@ -72,6 +95,14 @@ impl Lab for Database {
 
     fn no_letters<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>) -> Postgres<O> {
         self.sink(tables).without_dead_letters()
+    }
+
+    fn writes<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>, sql: &str) -> Postgres<O> {
+        let sql: std::sync::Arc<str> = sql.into();
+        self.sink(tables).write_with(move |conn, _| {
+            let statements = sqlx::raw_sql(AssertSqlSafe(std::sync::Arc::clone(&sql)));
+            Box::pin(async move { statements.execute(conn).await.map(drop) })
+        })
     }
 
     async fn run(&self, sql: &str) {

@@ -81,6 +81,21 @@ pub(crate) async fn each_table_takes_the_results_its_filter_holds_for<L: Lab>(la
     assert_eq!(lab.number("SELECT count(*) FROM small").await, 2);
 }
 
+pub(crate) async fn one_table_may_be_named_twice<L: Lab>(lab: L) {
+    lab.run("CREATE TABLE totals (id bigint PRIMARY KEY, n bigint)").await;
+    // Every transfer counts for both of its accounts.
+    let side = |of: fn(&Item) -> i64| {
+        Table::new("totals").int8("id", of).int8_add("n", |_| 1).upsert_on(["id"])
+    };
+    let mut sink = open(lab.sink(vec![side(|i| i.id), side(|i| i.amount)])).await;
+    claim_from_zero(&mut sink, 1).await;
+    let batch = cut(0, 0..1).emit(0, [item(1, "", 2), item(2, "", 1), item(2, "", 3)]).batch();
+    sink.probe(&batch).await.unwrap();
+    sink.commit(&batch).await.unwrap();
+    assert_fenced(sink.commit(&batch).await, "progress of in/0 is 1");
+    assert_eq!(lab.rows("SELECT * FROM totals ORDER BY id").await, ["1|2", "2|3", "3|1"]);
+}
+
 pub(crate) async fn lineage_says_where_each_row_came_from<L: Lab>(lab: L) {
     lab.run(
         "CREATE TABLE lined (id bigint, source_topic text, source_partition integer, \

@@ -3,6 +3,7 @@
 
 pub(crate) mod cut;
 pub(crate) mod data;
+pub(crate) mod own_sql;
 pub(crate) mod progress;
 pub(crate) mod start;
 
@@ -45,6 +46,9 @@ pub(crate) trait Lab: Sized {
 
     /// The same, without a dead letter table.
     fn no_letters<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>) -> Self::Sink<O>;
+
+    /// A sink into these tables that runs these statements in the transaction of each batch.
+    fn writes<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>, sql: &str) -> Self::Sink<O>;
 
     /// Runs statements.
     async fn run(&self, sql: &str);
@@ -199,6 +203,7 @@ macro_rules! every_promise {
             an_upsert_keeps_the_last_and_adds_up_totals,
             keys_written_differently_are_one_row,
             each_table_takes_the_results_its_filter_holds_for,
+            one_table_may_be_named_twice,
             lineage_says_where_each_row_came_from,
             many_rows_of_every_size_arrive_once_in_order,
             a_dead_letter_is_stored_with_all_it_had,
@@ -210,11 +215,19 @@ macro_rules! every_promise {
             a_probe_leaves_nothing_behind,
             a_plain_sink_writes_results_and_dead_letters_without_progress,
         );
+        $crate::promises!($lab, own_sql:
+            own_sql_is_stored_with_the_batch_or_not_at_all,
+            own_sql_that_refuses_the_data_is_a_rejection,
+            own_sql_that_is_wrong_stops_the_pipeline,
+            own_sql_that_ends_the_transaction_is_noticed_and_stores_no_progress,
+            own_sql_alone_needs_no_table,
+        );
         $crate::promises!($lab, start:
             a_table_that_does_not_fit_is_refused_before_anything_is_consumed,
             missing_bookkeeping_is_created_or_its_statements_are_printed,
             bookkeeping_of_another_version_is_refused,
             a_policy_with_dead_letters_needs_their_table,
+            a_group_without_a_name_is_refused,
             names_with_quotes_and_capitals_work,
         );
     };

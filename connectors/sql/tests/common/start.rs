@@ -1,6 +1,6 @@
 //! Promises about what is refused before anything is consumed.
 
-use tidegate::sink::{DeadLetters, Sink, TransactionalSink};
+use tidegate::sink::{DeadLetters, Sink, SinkContext, TransactionalSink};
 use tidegate_sql::Table;
 
 use super::cut::cut;
@@ -94,4 +94,13 @@ pub(crate) async fn names_with_quotes_and_capitals_work<L: Lab>(lab: L) {
         sink.commit(&batch).await.unwrap();
     }
     assert_eq!(lab.rows("SELECT * FROM \"Or\"\"der; DROP\"").await, ["7|4"]);
+}
+
+pub(crate) async fn a_group_without_a_name_is_refused<L: Lab>(lab: L) {
+    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)").await;
+    for group in ["", "a\0b"] {
+        let mut sink = lab.sink(vec![items()]);
+        let nameless = SinkContext { group: group.to_owned(), ..context(DeadLetters::Never) };
+        assert_stops(TransactionalSink::open(&mut sink, &nameless).await, "group: must not");
+    }
 }

@@ -17,8 +17,12 @@ const EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// The range of PostgreSQL's times, in microseconds since 2000: 4713 BC until 294277 AD.
 const TIMES: std::ops::Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_000_000;
 
-/// No value of PostgreSQL is larger.
-const VALUE_BYTES_MAX: usize = (1 << 30) - 1;
+/// The largest value that is sent. PostgreSQL takes 1 GiB in one message, and the rest of the row
+/// and its neighbours travel in the same one.
+const VALUE_BYTES_MAX: usize = 512 << 20;
+
+/// From how many bytes on further rows travel in another statement.
+const CHUNK_BYTES: usize = 256 << 20;
 
 /// The numbers of a type and of the arrays of it.
 fn oids(kind: Kind) -> (u32, u32) {
@@ -121,6 +125,10 @@ impl Arrays {
         usize::try_from(count).expect("a count is not negative")
     }
 
+    fn bytes(&self) -> usize {
+        self.columns.iter().map(|column| column.bytes.len()).sum()
+    }
+
     /// Adds a row.
     pub(crate) fn push<const N: usize>(&mut self, row: [Cell<'_>; N]) -> Result<(), BadCell> {
         let cells = self.columns.iter_mut().zip(row);
@@ -139,9 +147,57 @@ impl Arrays {
     }
 }
 
-impl RowWriter for Arrays {
+/// Rows as arrays, in as many statements as their size needs: nearly always one.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    kinds: Vec<Kind>,
+    chunk_bytes: usize,
+    chunks: Vec<Arrays>,
+}
+
+impl Chunks {
+    pub(crate) fn new(kinds: &[Kind]) -> Self {
+        Self { kinds: kinds.to_vec(), chunk_bytes: CHUNK_BYTES, chunks: vec![Arrays::new(kinds)] }
+    }
+
+    /// The arrays of each statement.
+    pub(crate) fn into_statements(self) -> Vec<Arrays> {
+        self.chunks
+    }
+
+    /// Whether they all go into one statement.
+    pub(crate) fn is_one(&self) -> bool {
+        self.chunks.len() == 1
+    }
+
+    /// Bytes of all statements.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.iter().map(Arrays::bytes).sum()
+    }
+
+    /// Whether there is any row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks[0].rows() == 0
+    }
+
+    /// Adds a row.
+    pub(crate) fn push<const N: usize>(&mut self, row: [Cell<'_>; N]) -> Result<(), BadCell> {
+        for (column, cell) in row.into_iter().enumerate() {
+            self.cell(column, cell)?;
+        }
+        self.end_row();
+        Ok(())
+    }
+}
+
+impl RowWriter for Chunks {
     fn cell(&mut self, column: usize, cell: Cell<'_>) -> Result<(), BadCell> {
-        self.columns[column].push(&cell)
+        let chunk = self.chunks.last_mut().expect("there is always a last chunk");
+        if column == 0 && chunk.bytes() >= self.chunk_bytes {
+            self.chunks.push(Arrays::new(&self.kinds));
+            return self.cell(column, cell);
+        }
+        chunk.columns[column].push(&cell)
     }
 
     fn end_row(&mut self) {}
@@ -199,7 +255,7 @@ fn sized(
         IsNull::No => {
             let length = bytes.len() - start - 4;
             let fits = i32::try_from(length).ok().filter(|_| length <= VALUE_BYTES_MAX);
-            fits.ok_or_else(|| BadCell::new("a value larger than 1 GiB"))?
+            fits.ok_or_else(|| BadCell::new("a value larger than 512 MiB"))?
         }
     };
     bytes[start..start + 4].copy_from_slice(&length.to_be_bytes());
@@ -316,5 +372,49 @@ fn has_nul(value: &Value) -> bool {
             fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value))
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_beyond_the_size_of_a_statement_travel_in_the_next() {
+        let mut chunks = Chunks::new(&[Kind::Int8, Kind::Text]);
+        chunks.chunk_bytes = 200;
+        for number in 0..20 {
+            chunks.push([Cell::Int8(number), Cell::Text("0123456789")]).unwrap();
+        }
+        assert!(!chunks.is_one() && !chunks.is_empty());
+        let rows: Vec<usize> = chunks.into_statements().iter().map(Arrays::rows).collect();
+        assert_eq!(rows.iter().sum::<usize>(), 20);
+        assert!(rows.iter().all(|rows| *rows > 0), "{rows:?}");
+    }
+
+    #[test]
+    fn an_array_without_elements_has_no_dimension() {
+        let mut array = Array::new(Kind::Int8);
+        array.finish();
+        assert_eq!(array.bytes, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20]);
+    }
+
+    #[test]
+    fn times_outside_of_what_the_database_holds_are_refused() {
+        let at = |micros| chrono::DateTime::from_timestamp_micros(micros).unwrap();
+        let first = TIMES.start + EPOCH_MICROS;
+        assert!(time(&at(first)).is_ok());
+        assert!(time(&at(first - 1)).is_err());
+        assert_eq!(time(&at(EPOCH_MICROS)), Ok(0));
+        let far = chrono::DateTime::<chrono::Utc>::MAX_UTC;
+        assert_eq!(time(&far).is_ok(), far.timestamp_micros() - EPOCH_MICROS < TIMES.end);
+    }
+
+    #[test]
+    fn a_nul_anywhere_in_json_is_found() {
+        let json: Value = serde_json::json!({"a": [1, {"b\0": null}]});
+        assert!(has_nul(&json));
+        assert!(has_nul(&serde_json::json!(["x\0"])));
+        assert!(!has_nul(&serde_json::json!({"a": ["x", 1.5, null]})));
     }
 }

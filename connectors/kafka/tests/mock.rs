@@ -1,0 +1,351 @@
+//! Client state machines against librdkafka's mock cluster, with injected errors. It is never a
+//! witness of exactly-once: it stores no transactional offsets and fences nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdkafka::ClientConfig;
+use rdkafka::mocking::{MockCluster, MockCoordinator};
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rdkafka::types::RDKafkaApiKey as Api;
+use rdkafka::types::RDKafkaRespErr as Code;
+use tidegate::batch::{Batch, Finished, Outcome, Outputs, Span};
+use tidegate::record::{Epoch, Headers, Offset, PartitionId, Record};
+use tidegate::sink::{ClaimRequest, CommitError, DeadLetters, SinkContext, TransactionalSink};
+use tidegate::source::{Credit, EventSender, Source, SourceContext, SourceEvent, Start};
+use tidegate_kafka::{Kafka, KafkaSink, KafkaSource, Message};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const INPUT: &str = "input";
+const OUTPUT: &str = "output";
+
+type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+/// A member alone in its group on a mock cluster, with the sink of its source, started.
+struct Rig {
+    cluster: Cluster,
+    source: KafkaSource,
+    sink: KafkaSink,
+    events: UnboundedReceiver<SourceEvent>,
+    partition: PartitionId,
+}
+
+impl Rig {
+    async fn start() -> Self {
+        let cluster = MockCluster::new(3).expect("a mock cluster");
+        for topic in [INPUT, OUTPUT] {
+            cluster.create_topic(topic, 1, 1).expect("a topic");
+        }
+        cluster
+            .coordinator(MockCoordinator::Transaction("g-one-0".into()), 2)
+            .expect("a coordinator");
+        let mut source = Kafka::connect(cluster.bootstrap_servers())
+            .source(INPUT)
+            .fetch_wait_max(Duration::from_millis(10))
+            .session_timeout(Duration::from_secs(6));
+        let mut sink = source.sink().transaction_timeout(Duration::from_secs(10));
+        let context = SinkContext {
+            group: "g".into(),
+            instance: Some("one".into()),
+            deadline: Duration::from_secs(30),
+            dead_letters: DeadLetters::Never,
+        };
+        sink.open(&context).await.expect("the sink opens");
+        let (sender, events) = EventSender::channel();
+        let context = SourceContext {
+            group: "g".into(),
+            instance: None,
+            drain_max: Duration::from_secs(5),
+            claim_max: Duration::from_secs(5),
+            start_max: Duration::from_secs(30),
+        };
+        source.open(&context, sender).await.expect("the source opens");
+        let mut rig = Self { cluster, source, sink, events, partition: PartitionId::new(INPUT, 0) };
+        rig.start_partition(1, 0).await;
+        rig
+    }
+
+    async fn event(&mut self) -> SourceEvent {
+        loop {
+            let event = tokio::time::timeout(PATIENCE, self.events.recv());
+            match event.await.expect("an event in time").expect("the source lives") {
+                SourceEvent::GroupChanged | SourceEvent::Health(_) | SourceEvent::End { .. } => {}
+                event => return event,
+            }
+        }
+    }
+
+    /// Waits for an assignment and starts its partition under this epoch.
+    async fn start_partition(&mut self, epoch: u64, offset: i64) {
+        let assignment = loop {
+            match self.event().await {
+                SourceEvent::Assigned(assignment) => break assignment,
+                SourceEvent::Records(_) => {}
+                other => panic!("expected an assignment, got {other:?}"),
+            }
+        };
+        assert_eq!(assignment.partitions[0].partition, self.partition);
+        assert_eq!(assignment.partitions[0].topic_id, None, "the mock has no ids");
+        let epoch = Epoch::new(epoch);
+        assignment.answer(vec![Start {
+            partition: self.partition.clone(),
+            epoch,
+            offset: Offset::new(offset),
+        }]);
+        self.source.credit(vec![Credit {
+            partition: self.partition.clone(),
+            epoch,
+            records: u32::MAX,
+            bytes: u64::MAX,
+        }]);
+        // Until the thread has acted on the answer a commit is refused.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+
+    fn produce(&self, count: usize) {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", self.cluster.bootstrap_servers())
+            .create()
+            .expect("a producer");
+        for number in 0..count {
+            let value = number.to_string();
+            let record = BaseRecord::<str, str>::to(INPUT).payload(&value);
+            producer.send(record).map_err(|(error, _)| error).expect("queued");
+        }
+        producer.flush(PATIENCE).expect("delivered");
+    }
+
+    /// A batch of one record with one result, under this epoch.
+    fn batch(&self, epoch: u64) -> Batch<Message> {
+        let record = Record {
+            partition: self.partition.clone(),
+            offset: Offset::ZERO,
+            timestamp: None,
+            key: None,
+            value: Some(Bytes::from_static(b"x")),
+            headers: Headers::default(),
+        };
+        let span = Span {
+            partition: self.partition.clone(),
+            epoch: Epoch::new(epoch),
+            first: Offset::ZERO,
+            next: Offset::new(1),
+        };
+        let finished = Finished {
+            record: Arc::new(record),
+            outcome: Outcome::Emit(Outputs::One(Message::to(OUTPUT).value("y"))),
+            attempts: 1,
+        };
+        Batch::new(vec![span], vec![finished])
+    }
+
+    async fn claim(&mut self) {
+        let request = ClaimRequest { partition: self.partition.clone(), topic_id: None };
+        self.sink.claim(&[request]).await.expect("claimed");
+    }
+
+    async fn commit_fails(&mut self) -> CommitError {
+        let batch = self.batch(1);
+        self.sink.commit(&batch).await.expect_err("an injected error")
+    }
+
+    /// After a failure that was definite the same sink goes on; after another one it does so with
+    /// a claim.
+    async fn goes_on(&mut self) {
+        let batch = self.batch(1);
+        self.sink.commit(&batch).await.expect("the same batch again");
+    }
+
+    async fn close(mut self) {
+        self.sink.close().await;
+        let closing = self.source.close();
+        tokio::pin!(closing);
+        loop {
+            tokio::select! {
+                () = &mut closing => return,
+                event = self.events.recv() => match event {
+                    Some(SourceEvent::Revoked(revocation)) => revocation.answer(),
+                    Some(_) => {}
+                    None => return,
+                },
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_source_reads_from_the_mock_cluster() {
+    let mut rig = Rig::start().await;
+    rig.produce(1000);
+    let mut read = 0;
+    while read < 1000 {
+        match rig.event().await {
+            SourceEvent::Records(chunk) => read += chunk.records.len(),
+            other => panic!("{other:?}"),
+        }
+    }
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_member_that_the_group_forgot_loses_its_partitions_and_gets_them_back() {
+    let mut rig = Rig::start().await;
+    let unknown = [Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID; 1];
+    rig.cluster.request_errors(Api::Heartbeat, &unknown);
+    match rig.event().await {
+        SourceEvent::Lost(partitions) => assert_eq!(partitions, [rig.partition.clone()]),
+        other => panic!("expected a loss, got {other:?}"),
+    }
+    // A result from before the loss is refused, whatever the membership is by now.
+    match rig.commit_fails().await {
+        CommitError::Aborted(_) => {}
+        other => panic!("{other}"),
+    }
+    rig.start_partition(2, 0).await;
+    match rig.commit_fails().await {
+        CommitError::Aborted(cause) => {
+            assert!(cause.to_string().contains("repositioned"), "{cause}")
+        }
+        other => panic!("{other}"),
+    }
+    let batch = rig.batch(2);
+    rig.sink.commit(&batch).await.expect("the new epoch commits");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_stale_membership_at_the_broker_aborts_and_the_same_batch_goes_through_later() {
+    let mut rig = Rig::start().await;
+    for code in [
+        Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION,
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID,
+        Code::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS,
+        Code::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID,
+    ] {
+        // librdkafka repeats the first two by itself for a while.
+        rig.cluster.request_errors(Api::TxnOffsetCommit, &[code; 10]);
+        match rig.commit_fails().await {
+            CommitError::Aborted(cause) => assert!(!cause.is_for_operator(), "{cause}"),
+            other => panic!("{code:?}: {other}"),
+        }
+        rig.cluster.clear_request_errors(Api::TxnOffsetCommit);
+        rig.goes_on().await;
+    }
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_missing_right_needs_an_operator() {
+    let mut rig = Rig::start().await;
+    let denied = [Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED];
+    rig.cluster.request_errors(Api::TxnOffsetCommit, &denied);
+    match rig.commit_fails().await {
+        CommitError::Aborted(cause) => assert!(cause.is_for_operator(), "{cause}"),
+        other => panic!("{other}"),
+    }
+    rig.goes_on().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_fenced_commit_is_in_doubt_and_a_claim_goes_on() {
+    let mut rig = Rig::start().await;
+    for code in [Code::RD_KAFKA_RESP_ERR_PRODUCER_FENCED, Code::RD_KAFKA_RESP_ERR_INVALID_TXN_STATE]
+    {
+        rig.cluster.request_errors(Api::EndTxn, &[code]);
+        match rig.commit_fails().await {
+            CommitError::InDoubt(_) => {}
+            other => panic!("{code:?}: {other}"),
+        }
+        match rig.commit_fails().await {
+            CommitError::InDoubt(cause) => assert!(cause.to_string().contains("claim"), "{cause}"),
+            other => panic!("{other}"),
+        }
+        rig.claim().await;
+        rig.goes_on().await;
+    }
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_refused_message_is_rejected_with_its_record() {
+    let mut rig = Rig::start().await;
+    let large = [Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE];
+    rig.cluster.request_errors(Api::Produce, &large);
+    match rig.commit_fails().await {
+        CommitError::Rejected(rejection) => {
+            assert_eq!(rejection.record.expect("a record").offset, Offset::ZERO);
+        }
+        other => panic!("{other}"),
+    }
+    // The mock counts the refused message as a gap in the sequence once: aborted, then repeated.
+    let batch = rig.batch(1);
+    if let Err(error) = rig.sink.commit(&batch).await {
+        assert!(matches!(error, CommitError::Aborted(_)), "{error}");
+        rig.goes_on().await;
+    }
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn what_the_client_repeats_by_itself_commits() {
+    let mut rig = Rig::start().await;
+    let busy = [Code::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS; 2];
+    rig.cluster.request_errors(Api::EndTxn, &busy);
+    rig.goes_on().await;
+    let few = [Code::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS];
+    rig.cluster.request_errors(Api::Produce, &few);
+    rig.goes_on().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_commit_whose_connection_broke_is_in_doubt_although_it_says_ok() {
+    let mut rig = Rig::start().await;
+    // The request vanishes with its connection; librdkafka sends another one without a word.
+    let broken = [Code::RD_KAFKA_RESP_ERR__TRANSPORT];
+    rig.cluster.request_errors(Api::EndTxn, &broken);
+    match rig.commit_fails().await {
+        CommitError::InDoubt(cause) => assert!(cause.to_string().contains("twice"), "{cause}"),
+        other => panic!("{other}"),
+    }
+    rig.claim().await;
+    rig.goes_on().await;
+    // Twice within the time in which librdkafka tells the same error only once.
+    rig.cluster.request_errors(Api::EndTxn, &broken);
+    match rig.commit_fails().await {
+        CommitError::InDoubt(_) => {}
+        other => panic!("{other}"),
+    }
+    rig.claim().await;
+    rig.cluster.request_errors(Api::TxnOffsetCommit, &broken);
+    match rig.commit_fails().await {
+        CommitError::InDoubt(_) => {}
+        other => panic!("{other}"),
+    }
+    rig.claim().await;
+    rig.goes_on().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_takes_suspiciously_long_is_in_doubt_although_it_says_ok() {
+    let mut rig = Rig::start().await;
+    rig.goes_on().await;
+    // Above half of the socket time-out, which is half of the transaction's 10 s.
+    for broker in 1..=3 {
+        rig.cluster.broker_round_trip_time(broker, Duration::from_millis(1500)).expect("slower");
+    }
+    match rig.commit_fails().await {
+        CommitError::InDoubt(_) => {}
+        other => panic!("{other}"),
+    }
+    for broker in 1..=3 {
+        rig.cluster.broker_round_trip_time(broker, Duration::ZERO).expect("fast again");
+    }
+    rig.claim().await;
+    rig.goes_on().await;
+    rig.close().await;
+}

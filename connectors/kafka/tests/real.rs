@@ -1,0 +1,13 @@
+//! The Kafka source and sinks on a real broker. Its address comes from `TIDEGATE_KAFKA`.
+
+#[path = "real/support.rs"]
+mod support;
+
+#[path = "real/admin.rs"]
+mod admin;
+#[path = "real/rebalance.rs"]
+mod rebalance;
+#[path = "real/sink.rs"]
+mod sink;
+#[path = "real/source.rs"]
+mod source;
