@@ -127,9 +127,8 @@ impl<O> Core<O> {
         for completion in completions {
             let Completion { key, seq, said } = completion;
             let slot = self.slots.get_mut(key.slot as usize).and_then(Option::as_mut);
-            let waits = |p: &&mut Partition<O>| {
-                p.epoch == key.epoch && p.lanes.is_front(key.lane, seq)
-            };
+            let waits =
+                |p: &&mut Partition<O>| p.epoch == key.epoch && p.lanes.is_front(key.lane, seq);
             let Some(partition) = slot.filter(waits) else {
                 // What was behind a failed record is reported as not started after its run ended.
                 self.totals.stale_results += u64::from(matches!(said, Said::Attempt(_)));

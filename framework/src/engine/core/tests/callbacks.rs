@@ -67,10 +67,7 @@ fn a_revocation_waits_for_what_runs_and_for_its_commit() {
     assert!(rig.releases.is_empty(), "it runs");
     let job = rig.jobs.pop_front().expect("it runs");
     assert!(job.gate.is_closed(), "the second record is not started");
-    rig.step([Event::Completed(vec![
-        super::rig::one(&job, 0),
-        super::rig::not_started(&job, 1),
-    ])]);
+    rig.step([Event::Completed(vec![super::rig::one(&job, 0), super::rig::not_started(&job, 1)])]);
     assert!(rig.jobs.is_empty());
     let batch = rig.commit();
     assert_eq!(spans(&batch), [(0, 0, 1)], "what is finished is stored at once");

@@ -178,10 +178,8 @@ fn a_partition_that_was_lost_and_regained_says_nothing_of_the_doubt() {
     rig.claims.clear();
     rig.step([Event::Lost(vec![p(0)])]);
     rig.assign(&[0], 10_000);
-    let claims = [(0, 2), (1, 0)].map(|(index, next)| Claim {
-        partition: p(index),
-        stored: Stored::At(at(next)),
-    });
+    let claims = [(0, 2), (1, 0)]
+        .map(|(index, next)| Claim { partition: p(index), stored: Stored::At(at(next)) });
     rig.step([Event::Claimed(Ok(claims.into()))]);
     assert!(rig.finished.is_none(), "that would be a contradiction");
     // The regained partition is claimed first, then the rest of the batch is tried again.

@@ -90,11 +90,8 @@ fn the_first_outcome_of_a_record_wins() {
     rig.deliver(0, [0]);
     let job = rig.jobs.pop_front().expect("it runs");
     let seq = job.tickets[0].seq;
-    let second = Completion {
-        key: job.key,
-        seq,
-        said: Said::Attempt(Attempt::Done(Some(Outputs::One(2)))),
-    };
+    let second =
+        Completion { key: job.key, seq, said: Said::Attempt(Attempt::Done(Some(Outputs::One(2)))) };
     rig.step([Event::Completed(vec![one(&job, seq), second])]);
     rig.wait(50);
     let batch = rig.commit();

@@ -139,7 +139,9 @@ impl Rig {
                 Action::Mirror(_) => {}
                 Action::Run(jobs) => self.jobs.extend(jobs),
                 Action::WriteOff { seq, .. } => self.written_off.push(seq),
-                Action::Reply { reply: ControlReply::Done(result), .. } => self.replies.push(result),
+                Action::Reply { reply: ControlReply::Done(result), .. } => {
+                    self.replies.push(result)
+                }
                 Action::Reply { .. } => {}
                 Action::Tell(event) => self.told.push(event),
                 Action::Finish(result) => self.finished = Some(result),
@@ -274,11 +276,8 @@ impl Rig {
 
     /// A failure of the first record of a job.
     pub(super) fn failed(job: &Job) -> Event<u32> {
-        let failure = Failure {
-            reason: DeadReason::Process,
-            error: "does not work".into(),
-            retriable: true,
-        };
+        let failure =
+            Failure { reason: DeadReason::Process, error: "does not work".into(), retriable: true };
         let said = Said::Attempt(Attempt::Failed(failure));
         let mut completions = vec![Completion { key: job.key, seq: job.tickets[0].seq, said }];
         let rest = job.tickets.get(1);

@@ -86,10 +86,8 @@ fn a_partition_that_holds_nothing_may_always_read_one_record_however_large() {
     let credit = rig.credits.pop().expect("it may read");
     assert!(credit.records > 0 && credit.bytes > 0);
     let epoch = rig.epoch(0);
-    let record = RawRecord {
-        value: Some(vec![0; 5000].into()),
-        ..(*Rig::record(0, 0, None)).clone()
-    };
+    let record =
+        RawRecord { value: Some(vec![0; 5000].into()), ..(*Rig::record(0, 0, None)).clone() };
     let records = vec![record.into()];
     rig.step([Event::Records(Chunk { partition: p(0), epoch, records })]);
     assert!(rig.credits.is_empty(), "the bound is passed by far");
