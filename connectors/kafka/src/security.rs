@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+#[cfg(not(feature = "tls"))]
 use rdkafka::ClientConfig;
 
 #[cfg(feature = "tls")]
