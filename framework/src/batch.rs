@@ -67,6 +67,20 @@ impl<O> Outputs<O> {
     }
 }
 
+impl<O> IntoIterator for Outputs<O> {
+    type Item = O;
+    type IntoIter = std::vec::IntoIter<O>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        match self {
+            Self::None => Vec::new(),
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        }
+        .into_iter()
+    }
+}
+
 impl<O> FromIterator<O> for Outputs<O> {
     fn from_iter<I: IntoIterator<Item = O>>(items: I) -> Self {
         let mut outputs = Self::None;
@@ -91,6 +105,8 @@ pub enum DeadReason {
     TooLarge,
     /// The sink refused the record's results for their data.
     Rejected,
+    /// The sink failed to write the record's results, and at-most-once does not write them again.
+    NotWritten,
 }
 
 impl DeadReason {
@@ -102,6 +118,7 @@ impl DeadReason {
             Self::Panic => "panic",
             Self::TooLarge => "too_large",
             Self::Rejected => "rejected",
+            Self::NotWritten => "not_written",
         }
     }
 }
@@ -195,9 +212,7 @@ impl<O> Batch<O> {
     /// break the guarantee.
     pub fn new(spans: Vec<Span>, finished: Vec<Finished<O>>) -> Self {
         assert!(
-            spans
-                .windows(2)
-                .all(|pair| pair[0].partition < pair[1].partition),
+            spans.windows(2).all(|pair| pair[0].partition < pair[1].partition),
             "one span per partition, sorted"
         );
         let mut at = 0;
@@ -205,9 +220,7 @@ impl<O> Batch<O> {
             while at < spans.len() && spans[at].partition != record.partition {
                 at += 1;
             }
-            let span = spans
-                .get(at)
-                .expect("every record lies in a span, in the spans' order");
+            let span = spans.get(at).expect("every record lies in a span, in the spans' order");
             assert!(
                 span.first <= record.offset && record.offset < span.next,
                 "record {record:?} lies inside its span {span:?}"
@@ -243,12 +256,10 @@ impl<O> Batch<O> {
 
     /// All dead letters in order.
     pub fn dead_letters(&self) -> impl Iterator<Item = (&Finished<O>, &DeadLetter)> {
-        self.finished
-            .iter()
-            .filter_map(|finished| match &finished.outcome {
-                Outcome::Dead(letter) => Some((finished, letter)),
-                Outcome::Emit(_) | Outcome::Filtered => None,
-            })
+        self.finished.iter().filter_map(|finished| match &finished.outcome {
+            Outcome::Dead(letter) => Some((finished, letter)),
+            Outcome::Emit(_) | Outcome::Filtered => None,
+        })
     }
 
     /// Whether it stores nothing at all, not even progress.
@@ -281,31 +292,44 @@ impl<O> Batch<O> {
             match next_right {
                 None => left_spans.push(span),
                 Some(_) => {
-                    let last = left
-                        .iter()
-                        .rev()
-                        .find(|f| f.record.partition == span.partition);
+                    let last = left.iter().rev().find(|f| f.record.partition == span.partition);
                     let cut = last.map_or(span.first, |finished| finished.record.offset.next());
                     if cut > span.first {
-                        left_spans.push(Span {
-                            next: cut,
-                            ..span.clone()
-                        });
+                        left_spans.push(Span { next: cut, ..span.clone() });
                     }
                     right_spans.push(Span { first: cut, ..span });
                 }
             }
         }
-        (
-            Self {
-                spans: left_spans,
-                finished: left,
-            },
-            Self {
-                spans: right_spans,
-                finished: right,
-            },
-        )
+        (Self { spans: left_spans, finished: left }, Self { spans: right_spans, finished: right })
+    }
+}
+
+impl<O> Batch<O> {
+    /// Puts together what [`Batch::split`] took apart.
+    ///
+    /// # Panics
+    /// If `rest` does not go on where this batch ends: putting such parts together would store
+    /// progress over records that are in neither.
+    #[must_use]
+    pub fn join(self, rest: Self) -> Self {
+        let mut spans = self.spans;
+        for span in rest.spans {
+            match spans.binary_search_by(|known| known.partition.cmp(&span.partition)) {
+                Ok(at) => {
+                    let known = &mut spans[at];
+                    assert!(
+                        known.next == span.first && known.epoch == span.epoch,
+                        "{span:?} goes on where {known:?} ends"
+                    );
+                    known.next = span.next;
+                }
+                Err(at) => spans.insert(at, span),
+            }
+        }
+        let mut finished = self.finished;
+        finished.extend(rest.finished);
+        Self::new(spans, finished)
     }
 }
 
@@ -315,5 +339,126 @@ impl<O> fmt::Debug for Batch<O> {
             .field("spans", &self.spans)
             .field("records", &self.finished.len())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::Headers;
+
+    fn record(index: i32, offset: i64) -> Finished<u8> {
+        Finished {
+            record: Arc::new(RawRecord {
+                partition: PartitionId::new("t", index),
+                offset: Offset::new(offset),
+                timestamp: None,
+                key: None,
+                value: None,
+                headers: Headers::default(),
+            }),
+            outcome: Outcome::Filtered,
+            attempts: 1,
+        }
+    }
+
+    fn span(index: i32, first: i64, next: i64) -> Span {
+        Span {
+            partition: PartitionId::new("t", index),
+            epoch: Epoch::new(1),
+            first: Offset::new(first),
+            next: Offset::new(next),
+        }
+    }
+
+    /// A batch whose partition `i` has `gaps[i]` as the distances between its records; a span may
+    /// have no records, holes before, between and behind them.
+    fn batch(gaps: &[Vec<i64>]) -> Batch<u8> {
+        let (mut spans, mut finished) = (Vec::new(), Vec::new());
+        for (index, gaps) in (0..).zip(gaps) {
+            let mut next = 5;
+            for gap in gaps {
+                next += gap;
+                finished.push(record(index, next));
+                next += 1;
+            }
+            spans.push(span(index, 5, next + 3));
+        }
+        Batch::new(spans, finished)
+    }
+
+    fn places(batch: &Batch<u8>) -> Vec<String> {
+        let records = batch.finished().iter();
+        records.map(|f| f.record.coordinates().to_string()).collect()
+    }
+
+    proptest! {
+        /// Wherever a batch is cut: the first part has the first records, both parts are sound,
+        /// each partition goes on in the second part where the first ends, and together they are
+        /// the batch again.
+        #[test]
+        fn a_batch_that_was_split_can_be_put_together_again(
+            gaps in prop::collection::vec(prop::collection::vec(0_i64..4, 0..5), 0..5),
+            n in 0_usize..25,
+        ) {
+            let whole = batch(&gaps);
+            let (left, right) = batch(&gaps).split(n);
+            prop_assert_eq!(left.len(), n.min(whole.len()));
+            prop_assert_eq!([places(&left), places(&right)].concat(), places(&whole));
+            for part in [&left, &right] {
+                let checked = Batch::new(part.spans.clone(), part.finished.clone());
+                prop_assert!(checked.spans.iter().all(|span| span.first < span.next));
+            }
+            for span in &left.spans {
+                let goes_on = right.spans.iter().find(|other| other.partition == span.partition);
+                prop_assert!(goes_on.is_none_or(|other| other.first == span.next));
+            }
+            let joined = left.join(right);
+            prop_assert_eq!(&joined.spans, &whole.spans);
+            prop_assert_eq!(places(&joined), places(&whole));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "goes on where")]
+    fn parts_with_records_missing_between_them_are_not_put_together() {
+        let left = Batch::new(vec![span(0, 0, 3)], vec![record(0, 1)]);
+        let right = Batch::new(vec![span(0, 4, 9)], vec![record(0, 4)]);
+        let _ = left.join(right);
+    }
+
+    #[test]
+    #[should_panic(expected = "lies inside its span")]
+    fn a_record_outside_its_span_is_a_bug_of_the_engine() {
+        Batch::new(vec![span(0, 0, 3)], vec![record(0, 3)]);
+    }
+
+    #[test]
+    fn results_and_dead_letters_come_with_their_coordinates() {
+        let emits = |offset, outputs: Outputs<u8>| Finished {
+            outcome: Outcome::Emit(outputs),
+            ..record(0, offset)
+        };
+        let dead = Finished {
+            outcome: Outcome::Dead(DeadLetter {
+                reason: DeadReason::Decode,
+                error: "no".into(),
+                without_value: false,
+            }),
+            ..record(0, 3)
+        };
+        let finished = vec![
+            emits(0, Outputs::One(1)),
+            emits(1, Outputs::None),
+            emits(2, [2, 3].into_iter().collect()),
+            dead,
+        ];
+        let batch = Batch::new(vec![span(0, 0, 4)], finished);
+        let outputs = batch.outputs().map(|o| (o.record.offset.get(), o.index, *o.value));
+        assert_eq!(outputs.collect::<Vec<_>>(), [(0, 0, 1), (2, 0, 2), (2, 1, 3)]);
+        let letters = batch.dead_letters().map(|(f, l)| (f.record.offset.get(), l.reason));
+        assert_eq!(letters.collect::<Vec<_>>(), [(3, DeadReason::Decode)]);
     }
 }

@@ -31,12 +31,7 @@ enum Kind {
 
 impl Error {
     fn new(kind: Kind, message: String) -> Self {
-        Self(Box::new(Inner {
-            kind,
-            message,
-            remedy: None,
-            source: None,
-        }))
+        Self(Box::new(Inner { kind, message, remedy: None, source: None }))
     }
 
     /// A setting that cannot be used. The message opens with the setting's name.
@@ -152,20 +147,12 @@ pub struct Cause {
 impl Cause {
     /// A cause of this text: short, lower case, no payload, no secret.
     pub fn new(message: impl fmt::Display) -> Self {
-        Self {
-            message: message.to_string(),
-            source: None,
-            operator: false,
-        }
+        Self { message: message.to_string(), source: None, operator: false }
     }
 
     /// A cause with the error underneath.
     pub fn from_error(message: impl fmt::Display, source: impl Into<BoxError>) -> Self {
-        Self {
-            message: message.to_string(),
-            source: Some(source.into()),
-            operator: false,
-        }
+        Self { message: message.to_string(), source: Some(source.into()), operator: false }
     }
 
     /// Marks that no repetition can help until an operator acts (a missing right, a missing

@@ -52,10 +52,7 @@ pub struct PartitionId {
 impl PartitionId {
     /// Partition `index` of `topic`.
     pub fn new(topic: impl Into<Topic>, index: i32) -> Self {
-        Self {
-            topic: topic.into(),
-            index,
-        }
+        Self { topic: topic.into(), index }
     }
 
     /// The topic.
@@ -114,11 +111,7 @@ impl Offset {
     /// At `i64::MAX`, which no broker hands out.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(
-            self.0
-                .checked_add(1)
-                .expect("no broker hands out offset i64::MAX"),
-        )
+        Self(self.0.checked_add(1).expect("no broker hands out offset i64::MAX"))
     }
 }
 
@@ -214,9 +207,7 @@ impl Headers {
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Values may hold secrets or payloads: only names are shown.
-        f.debug_list()
-            .entries(self.iter().map(|header| &*header.name))
-            .finish()
+        f.debug_list().entries(self.iter().map(|header| &*header.name)).finish()
     }
 }
 
@@ -257,10 +248,7 @@ impl<V> Record<V> {
 
     /// Where it was read, for messages: `topic/partition/offset`.
     pub fn coordinates(&self) -> Coordinates {
-        Coordinates {
-            partition: self.partition.clone(),
-            offset: self.offset,
-        }
+        Coordinates { partition: self.partition.clone(), offset: self.offset }
     }
 }
 

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::batch::Batch;
-use crate::error::Cause;
+use crate::error::{Cause, Error};
 use crate::record::{Coordinates, Offset, PartitionId};
 
 /// What a sink learns when it is opened.
@@ -52,6 +52,11 @@ pub struct SinkDescription {
 ///
 /// Call order: `open` once, then any number of `write`, then `close` once. Implementors may write
 /// `async fn`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a sink",
+    note = "implement `tidegate::sink::Sink` for it, or use the sink of a connector; \
+            a sink that stores progress too (`TransactionalSink`) goes with `.exactly_once(…)`"
+)]
 pub trait Sink: Send + 'static {
     /// What the pipeline's functions emit for this sink.
     type Output: Send + Sync + 'static;
@@ -84,6 +89,14 @@ pub trait Sink: Send + 'static {
 /// Call order: `open` once; then `claim` before anything else that touches a partition; then
 /// `reposition`, `probe`, `commit`, `release` and `claim` again in any order; `close` last.
 /// Whatever ends in [`CommitError::InDoubt`] is followed by a `claim` of every partition involved.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot promise exactly-once: it does not store results and progress in one step",
+    label = "not a `TransactionalSink`",
+    note = "use `.at_least_once(…)` or `.at_most_once(…)` with this sink",
+    note = "or use a sink that stores progress with the results: the tables of `tidegate-postgres` \
+            or `tidegate-sqlite`, or `source.sink()` of `tidegate-kafka`",
+    note = "or implement `tidegate::sink::TransactionalSink` for it: see docs/WRITING_A_SINK.md"
+)]
 pub trait TransactionalSink: Send + 'static {
     /// What the pipeline's functions emit for this sink.
     type Output: Send + Sync + 'static;
@@ -205,7 +218,7 @@ pub enum SinkError {
     /// The data is refused: find the record and apply the failure policy.
     Rejected(Rejection),
     /// It can never work as configured: stop. The error is the pipeline's.
-    Stop(crate::Error),
+    Stop(Error),
 }
 
 /// How a commit failed, by what the caller must do. What a sink does not recognise is in doubt.
@@ -237,18 +250,12 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection whose record must be searched for.
     pub fn of_some_record(cause: Cause) -> Self {
-        Self {
-            cause,
-            record: None,
-        }
+        Self { cause, record: None }
     }
 
     /// A rejection of this record.
     pub fn of_record(cause: Cause, record: Coordinates) -> Self {
-        Self {
-            cause,
-            record: Some(record),
-        }
+        Self { cause, record: Some(record) }
     }
 }
 

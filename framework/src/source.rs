@@ -13,11 +13,16 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::Cause;
+use crate::error::{Cause, Error};
 use crate::record::{Epoch, Offset, PartitionId, RawRecord, Timestamp, Topic};
 use crate::sink::TopicId;
 
 /// Reads partitions on behalf of a group.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a source",
+    note = "use the source of a connector, such as `kafka.source(\"topic\")`, or implement \
+            `tidegate::source::Source` for it"
+)]
 pub trait Source: Send + 'static {
     /// For `explain()` and the checks of `run()`; callable before `open`.
     fn describe(&self) -> SourceDescription;
@@ -30,9 +35,11 @@ pub trait Source: Send + 'static {
         events: EventSender,
     ) -> impl Future<Output = Result<(), SourceError>> + Send;
 
-    /// Allows so many more records and bytes of each partition. Credit of another epoch than the
-    /// partition's current one is ignored; a new epoch starts without credit. The last record may
-    /// exceed the bytes. A partition without credit is not read while all others go on.
+    /// Allows so many more records and bytes of each partition. A new epoch starts without credit.
+    /// Credit of an older epoch than the partition's current one is ignored; credit of a newer one
+    /// is kept until the partition gets there, because it may overtake the answer to an
+    /// [`Assignment`]. The last record may exceed the bytes. A partition without credit is not
+    /// read while all others go on.
     fn credit(&mut self, grants: Vec<Credit>);
 
     /// Finds positions: where to start, whether a stored offset still lies in the log. Must be
@@ -47,7 +54,7 @@ pub trait Source: Send + 'static {
     /// silently: a group event tells of them.
     fn reposition(&mut self, starts: Vec<Start>);
 
-    /// The group's own store of offsets.
+    /// The group's own store of offsets; asked for once the source is open.
     fn group_offsets(&self) -> Arc<dyn GroupOffsets>;
 
     /// Leaves the group. Revocations still arrive as events while it runs and must be answered.
@@ -113,6 +120,8 @@ pub enum SourceEvent {
         /// Why; a named error.
         cause: Cause,
     },
+    /// The ends of these partitions' logs as last seen, about once a second: for lag only.
+    Ends(Vec<Position>),
     /// Whether the source works: a broker went away, came back, a topic does not exist yet. Shown
     /// in the status; ends nothing.
     Health(Health),
@@ -159,14 +168,7 @@ impl Assignment {
         deadline: Instant,
     ) -> (Self, oneshot::Receiver<Vec<Start>>) {
         let (reply, answer) = oneshot::channel();
-        (
-            Self {
-                partitions,
-                deadline,
-                reply,
-            },
-            answer,
-        )
+        (Self { partitions, deadline, reply }, answer)
     }
 
     /// Answers: these partitions start here. Partitions that are left out stay assigned without
@@ -191,14 +193,7 @@ impl Revocation {
     /// A revocation and the receiver of its answer.
     pub fn new(partitions: Vec<PartitionId>, deadline: Instant) -> (Self, oneshot::Receiver<()>) {
         let (reply, answer) = oneshot::channel();
-        (
-            Self {
-                partitions,
-                deadline,
-                reply,
-            },
-            answer,
-        )
+        (Self { partitions, deadline, reply }, answer)
     }
 
     /// Answers: nothing of these partitions is running or being committed any more.
@@ -353,7 +348,7 @@ pub enum SourceError {
     /// The member lost its place in the group.
     Fenced(Cause),
     /// It can never work as configured, or ended for good: stop.
-    Stop(crate::Error),
+    Stop(Error),
 }
 
 impl fmt::Display for SourceError {

@@ -111,10 +111,7 @@ impl Admin {
         self.call(move |consumer| {
             let offsets = ffi::group_offsets(consumer.client(), &group, ASK_MAX)
                 .map_err(|failure| refused("stored offsets", &failure))?;
-            Ok(offsets
-                .into_iter()
-                .map(|(partition, next)| Position { partition, next })
-                .collect())
+            Ok(offsets.into_iter().map(|(partition, next)| Position { partition, next }).collect())
         })
         .await
     }
@@ -154,11 +151,7 @@ impl Admin {
                     partition: partition.clone(),
                     start,
                     stable_end,
-                    end: ends
-                        .get(partition)
-                        .copied()
-                        .unwrap_or(stable_end)
-                        .max(stable_end),
+                    end: ends.get(partition).copied().unwrap_or(stable_end).max(stable_end),
                 })
             })
             .collect()
@@ -174,8 +167,7 @@ impl Admin {
         partitions: &[PartitionId],
         time: Timestamp,
     ) -> Result<Vec<Offset>, Error> {
-        self.positions(partitions, |partition| Wanted::At(partition, time))
-            .await
+        self.positions(partitions, |partition| Wanted::At(partition, time)).await
     }
 
     /// Sets offsets of a group without live members: where it goes on with its next start.
@@ -212,11 +204,7 @@ impl Admin {
         let wanted: Vec<Wanted> = partitions.iter().cloned().map(wanted).collect();
         let resolver = Arc::clone(&self.resolver);
         let resolved = self
-            .call(move |_| {
-                resolver
-                    .resolve(&wanted)
-                    .map_err(|error| failed("positions", &error))
-            })
+            .call(move |_| resolver.resolve(&wanted).map_err(|error| failed("positions", &error)))
             .await?;
         resolved
             .into_iter()

@@ -41,16 +41,17 @@ impl Commits {
     }
 
     /// Sends a commit off, if all its partitions are ours: the broker would accept it of any
-    /// member and overwrite what the partition's owner stored.
+    /// member and overwrite what the partition's owner stored. Partitions that are just being
+    /// assigned are ours too: their first start is stored before the assignment is answered.
     pub(crate) fn commit(
         &mut self,
         partitions: &HashMap<PartitionId, Partition>,
+        incoming: &[PartitionId],
         positions: Vec<Position>,
         reply: oneshot::Sender<Result<(), SourceError>>,
     ) {
-        let gone = positions
-            .iter()
-            .find(|position| !partitions.contains_key(&position.partition));
+        let ours = |id: &PartitionId| partitions.contains_key(id) || incoming.contains(id);
+        let gone = positions.iter().find(|position| !ours(&position.partition));
         if let Some(position) = gone {
             let cause = Cause::new(format_args!("{} is not assigned", position.partition));
             let _ = reply.send(Err(SourceError::Fenced(cause)));
@@ -92,9 +93,7 @@ impl Commits {
                 }
             }
         }
-        let due = self
-            .mirrored_at
-            .is_none_or(|at| at.elapsed() >= MIRROR_EVERY);
+        let due = self.mirrored_at.is_none_or(|at| at.elapsed() >= MIRROR_EVERY);
         if self.mirror.is_empty() || !due {
             return;
         }
@@ -116,12 +115,8 @@ pub(crate) fn list<'a>(
 ) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for (id, next) in positions {
-        list.add_partition_offset(
-            id.topic().as_str(),
-            id.index(),
-            KafkaOffset::Offset(next.get()),
-        )
-        .expect("an offset that is not negative can be represented");
+        list.add_partition_offset(id.topic().as_str(), id.index(), KafkaOffset::Offset(next.get()))
+            .expect("an offset that is not negative can be represented");
     }
     list
 }

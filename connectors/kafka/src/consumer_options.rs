@@ -112,10 +112,7 @@ impl ConsumerOptions {
             // Of each partition: each has a queue of its own.
             .set("queued.max.messages.kbytes", "4096")
             .set("max.poll.interval.ms", millis(self.max_poll_interval))
-            .set(
-                "topic.metadata.refresh.interval.ms",
-                millis(self.topic_refresh),
-            );
+            .set("topic.metadata.refresh.interval.ms", millis(self.topic_refresh));
         if let Some(instance) = &context.instance {
             config.set("group.instance.id", instance);
         }
@@ -127,10 +124,7 @@ impl ConsumerOptions {
             config.set("fetch.wait.max.ms", millis(wait));
         }
         if let Some(records) = self.records_per_fetch {
-            config.set(
-                "queued.min.messages",
-                positive("records_per_fetch", records)?,
-            );
+            config.set("queued.min.messages", positive("records_per_fetch", records)?);
         }
         self.overrides.apply(&mut config, Side::Source)?;
         Ok(config)
@@ -156,9 +150,7 @@ impl ConsumerOptions {
             return Ok(());
         }
         let session = self.session_timeout.unwrap_or(Duration::from_secs(45));
-        let heartbeat = self
-            .heartbeat_interval
-            .unwrap_or(Duration::from_millis(500));
+        let heartbeat = self.heartbeat_interval.unwrap_or(Duration::from_millis(500));
         if heartbeat.is_zero() || heartbeat >= session {
             return Err(Error::configuration(
                 "heartbeat_interval",

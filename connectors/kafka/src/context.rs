@@ -33,11 +33,7 @@ pub(crate) enum Ownership {
 impl Ownership {
     /// What librdkafka says of the whole assignment now. An assign or unassign makes it forget.
     pub(crate) fn now(consumer: &Consumer) -> Self {
-        if consumer.assignment_lost() {
-            Self::Lost
-        } else {
-            Self::Ours
-        }
+        if consumer.assignment_lost() { Self::Lost } else { Self::Ours }
     }
 }
 
@@ -123,9 +119,7 @@ impl ClientContext for Context {
 /// A token, if the connection is protected by tokens at all.
 pub(crate) fn fresh_token(source: Option<&TokenSource>) -> Result<OAuthToken, Box<dyn StdError>> {
     match source {
-        Some(source) => source
-            .fresh()
-            .map_err(|error| -> Box<dyn StdError> { error }),
+        Some(source) => source.fresh().map_err(|error| -> Box<dyn StdError> { error }),
         None => Err("no source of tokens is set".into()),
     }
 }

@@ -67,22 +67,12 @@ const fn rule(
     flag: Flag,
     verdict: Verdict,
 ) -> Rule {
-    Rule {
-        calls,
-        codes,
-        flag,
-        verdict,
-    }
+    Rule { calls, codes, flag, verdict }
 }
 
 const ANY_CALL: &[Call] = &[];
 const ANY_CODE: &[Code] = &[];
-const BEFORE_COMMIT: &[Call] = &[
-    Call::Begin,
-    Call::Produce,
-    Call::Delivery,
-    Call::SendOffsets,
-];
+const BEFORE_COMMIT: &[Call] = &[Call::Begin, Call::Produce, Call::Delivery, Call::SendOffsets];
 const MESSAGE: &[Call] = &[Call::Produce, Call::Delivery];
 
 /// From codes, flags and calls to fates. The first line that matches decides; what no line knows
@@ -119,11 +109,7 @@ const TABLE: &[Rule] = &[
     // commit was asked for it cannot have happened, after that only the successor knows.
     rule(
         BEFORE_COMMIT,
-        &[
-            Code::Fenced,
-            Code::ProducerFenced,
-            Code::InvalidProducerEpoch,
-        ],
+        &[Code::Fenced, Code::ProducerFenced, Code::InvalidProducerEpoch],
         Flag::Any,
         Verdict::Fenced,
     ),
@@ -183,12 +169,7 @@ const TABLE: &[Rule] = &[
     // did not empty within the transaction's time.
     rule(MESSAGE, ANY_CODE, Flag::Any, Verdict::Retry),
     // librdkafka says so: the transaction was not committed and must be aborted.
-    rule(
-        &[Call::Begin, Call::SendOffsets, Call::Commit],
-        ANY_CODE,
-        Flag::Abort,
-        Verdict::Retry,
-    ),
+    rule(&[Call::Begin, Call::SendOffsets, Call::Commit], ANY_CODE, Flag::Abort, Verdict::Retry),
     // Everything else: see `judge`.
 ];
 
@@ -284,9 +265,9 @@ pub(crate) fn report(code: Code, fatal: bool, text: &str) -> Report {
             Error::source_failed(format_args!("a right is missing: {text}"))
                 .remedy("grant READ on the topics and the group to this principal"),
         ),
-        _ if fatal => Report::Stop(Error::source_failed(format_args!(
-            "the consumer failed for good: {text}"
-        ))),
+        _ if fatal => {
+            Report::Stop(Error::source_failed(format_args!("the consumer failed for good: {text}")))
+        }
         Code::AllBrokersDown => Report::NoBroker(text.to_string()),
         Code::UnknownTopicOrPartition | Code::UnknownTopic => Report::NoTopic(missing_topic(text)),
         _ => Report::Log,

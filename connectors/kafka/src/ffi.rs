@@ -12,6 +12,10 @@
 
 mod admin;
 mod group;
+#[cfg(feature = "limit")]
+pub mod limit;
+#[cfg(feature = "testing")]
+mod mock;
 mod produce;
 mod queue;
 
@@ -23,9 +27,12 @@ use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode;
 
 pub(crate) use admin::{
-    describe_topics, group_members, group_offsets, read_uncommitted_ends, set_group_offsets,
+    describe_topics, group_members, group_offsets, has_false_controller, read_uncommitted_ends,
+    set_group_offsets,
 };
 pub(crate) use group::{CommitQueue, GroupMetadata};
+#[cfg(feature = "testing")]
+pub(crate) use mock::set_initial_rebalance_delay;
 pub(crate) use produce::{
     Payload, TopicHandle, abort_transaction, begin_transaction, commit_transaction, flush,
     init_transactions, produce, send_offsets,
@@ -84,14 +91,10 @@ unsafe fn text(pointer: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: not null, and terminated by the caller's promise.
-    unsafe { CStr::from_ptr(pointer) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
 /// A time-out as librdkafka takes it: `None` is what the call itself calls unlimited.
 fn millis(timeout: Option<Duration>) -> i32 {
-    timeout.map_or(-1, |timeout| {
-        i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)
-    })
+    timeout.map_or(-1, |timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX))
 }

@@ -97,10 +97,7 @@ impl HealthWatch {
 fn ask(consumer: &Consumer, missing: &[String], remote: &Remote) {
     if missing.is_empty() {
         // Any topic will do: the answer to one that does not exist is an answer as well.
-        if consumer
-            .fetch_metadata(Some("__consumer_offsets"), ASK_MAX)
-            .is_ok()
-        {
+        if consumer.fetch_metadata(Some("__consumer_offsets"), ASK_MAX).is_ok() {
             remote.send(Command::Answered(None));
         }
         return;
@@ -109,10 +106,8 @@ fn ask(consumer: &Consumer, missing: &[String], remote: &Remote) {
         let Ok(metadata) = consumer.fetch_metadata(Some(topic), ASK_MAX) else {
             continue;
         };
-        let exists = metadata
-            .topics()
-            .iter()
-            .any(|found| found.name() == topic && found.error().is_none());
+        let exists =
+            metadata.topics().iter().any(|found| found.name() == topic && found.error().is_none());
         remote.send(Command::Answered(exists.then(|| topic.clone())));
     }
 }

@@ -15,13 +15,11 @@ impl Helper {
     /// Starts a helper whose thread has this name.
     pub(crate) fn start(name: &str) -> std::io::Result<Self> {
         let (sender, jobs) = mpsc::channel::<Job>();
-        std::thread::Builder::new()
-            .name(name.into())
-            .spawn(move || {
-                for job in jobs {
-                    job();
-                }
-            })?;
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            for job in jobs {
+                job();
+            }
+        })?;
         Ok(Self(sender))
     }
 

@@ -21,11 +21,7 @@ struct Refusal {
 }
 
 const fn refuse(key: &'static str, reason: &'static str) -> Refusal {
-    Refusal {
-        key,
-        harmless: &[],
-        reason,
-    }
+    Refusal { key, harmless: &[], reason }
 }
 
 const fn unless(
@@ -33,11 +29,7 @@ const fn unless(
     harmless: &'static [&'static str],
     reason: &'static str,
 ) -> Refusal {
-    Refusal {
-        key,
-        harmless,
-        reason,
-    }
+    Refusal { key, harmless, reason }
 }
 
 /// Refused for both clients.
@@ -86,21 +78,9 @@ const REFUSED_SOURCE: &[Refusal] = &[
         &["error"],
         "an offset outside the log stops its partition by name; use `start` for the first start",
     ),
-    unless(
-        "enable.partition.eof",
-        &["true"],
-        "ends of partitions close holes in the log",
-    ),
-    unless(
-        "check.crcs",
-        &["true"],
-        "a corrupt record must stop its partition",
-    ),
-    unless(
-        "allow.auto.create.topics",
-        &["false"],
-        "a source waits for its topic",
-    ),
+    unless("enable.partition.eof", &["true"], "ends of partitions close holes in the log"),
+    unless("check.crcs", &["true"], "a corrupt record must stop its partition"),
+    unless("allow.auto.create.topics", &["false"], "a source waits for its topic"),
     refuse("group.id", "the pipeline's name is the group"),
     refuse("group.instance.id", "use the pipeline's instance name"),
     refuse("auto.commit.interval.ms", "there is no automatic commit"),
@@ -120,34 +100,17 @@ const REFUSED_SINK: &[Refusal] = &[
         &["true"],
         "without it a retried request writes its records twice or out of order",
     ),
-    unless(
-        "acks",
-        &["all", "-1"],
-        "an acknowledged record could be lost",
-    ),
-    unless(
-        "request.required.acks",
-        &["all", "-1"],
-        "an acknowledged record could be lost",
-    ),
+    unless("acks", &["all", "-1"], "an acknowledged record could be lost"),
+    unless("request.required.acks", &["all", "-1"], "an acknowledged record could be lost"),
     unless(
         "enable.gapless.guarantee",
         &["false"],
         "a failed message must fail its transaction, not the client",
     ),
-    refuse(
-        "transactional.id",
-        "it is made of the pipeline's and the instance's name",
-    ),
+    refuse("transactional.id", "it is made of the pipeline's and the instance's name"),
     refuse("transaction.timeout.ms", "use `transaction_timeout`"),
-    refuse(
-        "delivery.report.only.error",
-        "the sink needs exactly the failures",
-    ),
-    refuse(
-        "partitioner",
-        "keys go to the partitions where Kafka's own clients put them",
-    ),
+    refuse("delivery.report.only.error", "the sink needs exactly the failures"),
+    refuse("partitioner", "keys go to the partitions where Kafka's own clients put them"),
 ];
 
 /// Checks one setting.
@@ -163,10 +126,7 @@ pub(crate) fn check(key: &str, value: &str, side: Side) -> Result<(), Error> {
         if refusal.harmless.contains(&value) {
             return Ok(());
         }
-        return Err(Error::configuration(
-            key,
-            format_args!("is refused: {}", refusal.reason),
-        ));
+        return Err(Error::configuration(key, format_args!("is refused: {}", refusal.reason)));
     }
     if KNOWN.contains(&key) {
         return Ok(());
@@ -392,9 +352,7 @@ mod tests {
         let error = check("enable.auto.commit", "true", Side::Source).unwrap_err();
         assert!(error.is_configuration());
         assert!(
-            error
-                .to_string()
-                .starts_with("enable.auto.commit: is refused: progress"),
+            error.to_string().starts_with("enable.auto.commit: is refused: progress"),
             "{error}"
         );
         assert!(check("isolation.level", "read_uncommitted", Side::Source).is_err());
@@ -412,9 +370,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_setting_is_refused_with_the_nearest_name() {
-        let error = check("fetch.max.byte", "1", Side::Source)
-            .unwrap_err()
-            .to_string();
+        let error = check("fetch.max.byte", "1", Side::Source).unwrap_err().to_string();
         assert!(error.contains("`fetch.max.bytes`"), "{error}");
         let error = check("lingerms", "1", Side::Sink).unwrap_err().to_string();
         assert!(error.contains("`linger.ms`"), "{error}");
@@ -429,10 +385,7 @@ mod tests {
             let mut config = rdkafka::ClientConfig::new();
             config.set(*key, "0");
             if let Err(error) = config.create_native_config() {
-                assert!(
-                    !error.to_string().contains("No such configuration"),
-                    "{key}: {error}"
-                );
+                assert!(!error.to_string().contains("No such configuration"), "{key}: {error}");
             }
         }
     }

@@ -88,12 +88,17 @@ mod sink;
 mod sink_options;
 mod source;
 mod start;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod thread;
 mod transaction;
 mod wake;
 
 pub use admin::{Admin, LogRange};
 pub use consumer_options::{GroupProtocol, StartPolicy};
+#[cfg(feature = "limit")]
+#[doc(hidden)]
+pub use ffi::limit;
 pub use message::Message;
 pub use outbox::{
     HEADER_ATTEMPTS, HEADER_ERROR, HEADER_ERROR_REASON, HEADER_SOURCE, HEADER_VALUE_BYTES,

@@ -45,26 +45,18 @@ pub(crate) async fn start_failed(kafka: &Kafka, failure: Failure, times: Times) 
         Code::UnsupportedFeature | Code::UnsupportedVersion => SinkError::Stop(Error::sink_failed(
             format_args!("the broker has no transactions: {failure}"),
         )),
-        _ => SinkError::Retry(Cause::from_error(
-            "a producer could not be started",
-            failure,
-        )),
+        _ => SinkError::Retry(Cause::from_error("a producer could not be started", failure)),
     }
 }
 
 /// The broker's limit in milliseconds, if it tells.
 async fn broker_limit(kafka: &Kafka) -> Option<String> {
     let admin: AdminClient<DefaultClientContext> = kafka.common().ok()?.create().ok()?;
-    let broker = admin
-        .inner()
-        .fetch_metadata(None, ASK_MAX)
-        .ok()?
-        .orig_broker_id();
+    // Not the one that answered: under the address it was reached by, it may have no number yet.
+    let broker = admin.inner().fetch_metadata(None, ASK_MAX).ok()?.brokers().first()?.id();
     let options = AdminOptions::new().request_timeout(Some(ASK_MAX));
-    let configs = admin
-        .describe_configs(&[ResourceSpecifier::Broker(broker)], &options)
-        .await
-        .ok()?;
+    let configs =
+        admin.describe_configs(&[ResourceSpecifier::Broker(broker)], &options).await.ok()?;
     let config = configs.into_iter().next()?.ok()?;
     config.get(LIMIT)?.value.clone()
 }

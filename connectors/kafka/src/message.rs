@@ -64,10 +64,7 @@ impl Message {
     #[must_use]
     pub fn header(mut self, name: &str, value: impl Into<Bytes>) -> Self {
         let mut headers: Vec<Header> = self.headers.iter().cloned().collect();
-        headers.push(Header {
-            name: Arc::from(name),
-            value: Some(value.into()),
-        });
+        headers.push(Header { name: Arc::from(name), value: Some(value.into()) });
         self.headers = Headers::new(headers);
         self
     }
@@ -116,20 +113,14 @@ mod tests {
 
     #[test]
     fn headers_keep_their_order_and_repeat() {
-        let message = Message::to("t")
-            .header("a", "1")
-            .header("b", "2")
-            .header("a", "3");
+        let message = Message::to("t").header("a", "1").header("b", "2").header("a", "3");
         let names: Vec<&str> = message.headers.iter().map(|header| &*header.name).collect();
         assert_eq!(names, ["a", "b", "a"]);
     }
 
     #[test]
     fn debug_shows_no_payload() {
-        let shown = format!(
-            "{:?}",
-            Message::to("t").key("secret-key").value("secret-value")
-        );
+        let shown = format!("{:?}", Message::to("t").key("secret-key").value("secret-value"));
         assert!(!shown.contains("secret"), "{shown}");
         assert!(shown.contains("22"), "{shown}");
     }

@@ -30,8 +30,7 @@ impl Meters {
                 *bytes += drained.bytes;
             }
             None => {
-                self.counted
-                    .insert(topic.clone(), (drained.records, drained.bytes));
+                self.counted.insert(topic.clone(), (drained.records, drained.bytes));
             }
         }
     }

@@ -49,12 +49,7 @@ pub const PRODUCED: &str = "tidegate_kafka_produced_total";
 
 /// Every metric of this crate.
 pub const ALL: &[Metric] = &[
-    metric(
-        RECORDS,
-        Kind::Counter,
-        "records",
-        "records handed to the engine, by topic",
-    ),
+    metric(RECORDS, Kind::Counter, "records", "records handed to the engine, by topic"),
     metric(
         BYTES,
         Kind::Counter,
@@ -73,12 +68,7 @@ pub const ALL: &[Metric] = &[
         "rebalances",
         "rebalances that ended, by kind: assign, revoke, lost",
     ),
-    metric(
-        ASSIGNED,
-        Kind::Gauge,
-        "partitions",
-        "partitions assigned to this process",
-    ),
+    metric(ASSIGNED, Kind::Gauge, "partitions", "partitions assigned to this process"),
     metric(
         TRANSACTION,
         Kind::Histogram,
@@ -91,12 +81,7 @@ pub const ALL: &[Metric] = &[
         "producers",
         "transactional producers made, by reason: start, doubt, fenced, size",
     ),
-    metric(
-        PRODUCED,
-        Kind::Counter,
-        "messages",
-        "messages handed to a producer",
-    ),
+    metric(PRODUCED, Kind::Counter, "messages", "messages handed to a producer"),
 ];
 
 const fn metric(
@@ -105,12 +90,7 @@ const fn metric(
     unit: &'static str,
     meaning: &'static str,
 ) -> Metric {
-    Metric {
-        name,
-        kind,
-        unit,
-        meaning,
-    }
+    Metric { name, kind, unit, meaning }
 }
 
 /// Counts what one topic gave.
@@ -121,10 +101,7 @@ pub(crate) fn read(topic: &Topic, records: u64, bytes: u64) {
 
 /// Shows how far behind a partition is.
 pub(crate) fn lag(partition: &PartitionId, records: i64) {
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "a gauge needs no exact count above 2^53"
-    )]
+    #[allow(clippy::cast_precision_loss, reason = "a gauge needs no exact count above 2^53")]
     ::metrics::gauge!(
         LAG,
         "topic" => partition.topic().to_string(),
@@ -136,10 +113,7 @@ pub(crate) fn lag(partition: &PartitionId, records: i64) {
 /// Counts a rebalance that ended.
 pub(crate) fn rebalanced(kind: &'static str, assigned: usize) {
     ::metrics::counter!(REBALANCES, "kind" => kind).increment(1);
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "nobody is assigned 2^53 partitions"
-    )]
+    #[allow(clippy::cast_precision_loss, reason = "nobody is assigned 2^53 partitions")]
     ::metrics::gauge!(ASSIGNED).set(assigned as f64);
 }
 

@@ -33,11 +33,7 @@ pub(crate) struct Notes {
 impl Notes {
     /// The notebook of a producer whose connections need not be watched.
     pub(crate) fn unwatched(tokens: Option<TokenSource>) -> Self {
-        Self {
-            tokens,
-            shows_debug: true,
-            ..Self::default()
-        }
+        Self { tokens, shows_debug: true, ..Self::default() }
     }
 
     /// The notebook of a producer with these settings, which are completed so that every lost
@@ -47,15 +43,9 @@ impl Notes {
         config.set_log_level(RDKafkaLogLevel::Debug);
         config.set(
             "debug",
-            debug
-                .as_ref()
-                .map_or_else(|| "broker".to_string(), |debug| format!("broker,{debug}")),
+            debug.as_ref().map_or_else(|| "broker".to_string(), |debug| format!("broker,{debug}")),
         );
-        Self {
-            tokens,
-            shows_debug: debug.is_some(),
-            ..Self::default()
-        }
+        Self { tokens, shows_debug: debug.is_some(), ..Self::default() }
     }
 
     /// Takes the failures noted so far, in order of their numbers. Messages that were purged by
@@ -75,10 +65,7 @@ impl Notes {
     }
 
     pub(crate) fn forget_failures(&self) {
-        self.failures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// A transaction begins: what was noted before does not concern it.
@@ -136,10 +123,7 @@ impl ProducerContext for Notes {
     fn delivery(&self, result: &DeliveryResult<'_>, id: usize) {
         if let Err((error, _)) = result {
             let failure = (id, error::code_of(error));
-            self.failures
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(failure);
+            self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
         }
     }
 }

@@ -32,11 +32,7 @@ pub(crate) struct ConsumerOffsets {
 
 impl ConsumerOffsets {
     pub(crate) fn new(consumer: Arc<Consumer>, helper: Helper, remote: Remote) -> Self {
-        Self {
-            consumer,
-            helper,
-            remote,
-        }
+        Self { consumer, helper, remote }
     }
 }
 

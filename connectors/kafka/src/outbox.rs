@@ -34,15 +34,8 @@ pub(crate) enum Lineage {
 
 /// One message to be: a result, or a record set aside.
 pub(crate) enum Item<'a> {
-    Output {
-        record: &'a RawRecord,
-        index: u32,
-        message: &'a Message,
-    },
-    Dead {
-        finished: &'a Finished<Message>,
-        letter: &'a DeadLetter,
-    },
+    Output { record: &'a RawRecord, index: u32, message: &'a Message },
+    Dead { finished: &'a Finished<Message>, letter: &'a DeadLetter },
 }
 
 impl Item<'_> {
@@ -62,14 +55,11 @@ pub(crate) fn items(batch: &Batch<Message>) -> impl Iterator<Item = Item<'_>> {
             Outcome::Filtered => (&[][..], None),
             Outcome::Dead(letter) => (&[][..], Some(Item::Dead { finished, letter })),
         };
-        let outputs = outputs
-            .iter()
-            .zip(0u32..)
-            .map(|(message, index)| Item::Output {
-                record: &finished.record,
-                index,
-                message,
-            });
+        let outputs = outputs.iter().zip(0u32..).map(|(message, index)| Item::Output {
+            record: &finished.record,
+            index,
+            message,
+        });
         outputs.chain(dead)
     })
 }
@@ -85,11 +75,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn new(lineage: Lineage, dead_letters: Option<Topic>) -> Self {
-        Self {
-            lineage,
-            dead_letters,
-            source: String::new(),
-        }
+        Self { lineage, dead_letters, source: String::new() }
     }
 
     /// Produces one message under this number. Nothing waits: a full queue is an error.
@@ -100,11 +86,9 @@ impl Outbox {
         topics: &mut TopicHandles,
     ) -> Result<(), Code> {
         match item {
-            Item::Output {
-                record,
-                index,
-                message,
-            } => self.send_output(record, *index, message, id, topics),
+            Item::Output { record, index, message } => {
+                self.send_output(record, *index, message, id, topics)
+            }
             Item::Dead { finished, letter } => self.send_dead(finished, letter, id, topics),
         }
     }
@@ -117,11 +101,8 @@ impl Outbox {
         id: usize,
         topics: &mut TopicHandles,
     ) -> Result<(), Code> {
-        let mut headers: Vec<(&str, Option<&[u8]>)> = message
-            .headers
-            .iter()
-            .map(|header| (&*header.name, header.value.as_deref()))
-            .collect();
+        let mut headers: Vec<(&str, Option<&[u8]>)> =
+            message.headers.iter().map(|header| (&*header.name, header.value.as_deref())).collect();
         if self.lineage == Lineage::On {
             write_source(&mut self.source, record, index);
             headers.push((HEADER_SOURCE, Some(self.source.as_bytes())));
@@ -147,11 +128,8 @@ impl Outbox {
         let topic = self.dead_letters.as_ref().ok_or(Code::UnknownTopic)?;
         write_source(&mut self.source, record, 0);
         let attempts = finished.attempts.to_string();
-        let mut headers: Vec<(&str, Option<&[u8]>)> = record
-            .headers
-            .iter()
-            .map(|header| (&*header.name, header.value.as_deref()))
-            .collect();
+        let mut headers: Vec<(&str, Option<&[u8]>)> =
+            record.headers.iter().map(|header| (&*header.name, header.value.as_deref())).collect();
         headers.extend([
             (HEADER_SOURCE, Some(self.source.as_bytes())),
             (HEADER_ERROR_REASON, Some(letter.reason.as_str().as_bytes())),

@@ -210,11 +210,7 @@ impl Partition {
         }
         queue.release(place);
         self.next = next;
-        let drained = Drained {
-            records: chunk.rows.len() as u64,
-            bytes: chunk.bytes,
-            more: false,
-        };
+        let drained = Drained { records: chunk.rows.len() as u64, bytes: chunk.bytes, more: false };
         if drained.records > 0 {
             self.buffer_bytes = chunk.buffer.len().max(BUFFER_BYTES_FIRST);
             events.send(SourceEvent::Records(Chunk {
@@ -283,11 +279,7 @@ struct CopiedRow {
 
 impl ChunkBuilder {
     fn new(buffer_bytes: usize) -> Self {
-        Self {
-            buffer: Vec::with_capacity(buffer_bytes),
-            rows: Vec::new(),
-            bytes: 0,
-        }
+        Self { buffer: Vec::with_capacity(buffer_bytes), rows: Vec::new(), bytes: 0 }
     }
 
     /// Copies one message; returns its bytes of key, value and headers.
@@ -327,10 +319,10 @@ impl ChunkBuilder {
         self.rows
             .into_iter()
             .map(|row| {
-                let headers = row.headers.into_iter().map(|(name, value)| Header {
-                    name,
-                    value: slice(value),
-                });
+                let headers = row
+                    .headers
+                    .into_iter()
+                    .map(|(name, value)| Header { name, value: slice(value) });
                 Arc::new(Record {
                     partition: partition.clone(),
                     offset: row.offset,

@@ -6,10 +6,7 @@
 /// # Panics
 /// If `partitions` is not positive.
 pub fn partition_for_key(key: &[u8], partitions: i32) -> i32 {
-    assert!(
-        partitions > 0,
-        "a topic has at least one partition, got {partitions}"
-    );
+    assert!(partitions > 0, "a topic has at least one partition, got {partitions}");
     let positive = murmur2(key) & 0x7fff_ffff;
     i32::try_from(positive % partitions.unsigned_abs()).expect("less than the number of partitions")
 }
@@ -52,10 +49,7 @@ mod tests {
             ("foobar", -790_332_482),
             ("a-little-bit-long-string", -985_981_536),
             ("a-little-bit-longer-string", -1_486_304_829),
-            (
-                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-                -58_897_971,
-            ),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
         ] {
             assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");
         }

@@ -59,12 +59,7 @@ impl std::fmt::Debug for Open {
 }
 
 pub(crate) fn new(kafka: Kafka) -> KafkaPlainSink {
-    KafkaPlainSink {
-        kafka,
-        options: SinkOptions::default(),
-        outbox: Outbox::default(),
-        open: None,
-    }
+    KafkaPlainSink { kafka, options: SinkOptions::default(), outbox: Outbox::default(), open: None }
 }
 
 impl KafkaPlainSink {
@@ -102,21 +97,14 @@ impl KafkaPlainSink {
     fn start_producer(&self) -> Result<Open, SinkError> {
         let mut config = producer_config(&self.kafka).map_err(SinkError::Stop)?;
         config.set("message.timeout.ms", millis(DELIVERY_MAX));
-        self.options
-            .overrides
-            .apply(&mut config, Side::Sink)
-            .map_err(SinkError::Stop)?;
+        self.options.overrides.apply(&mut config, Side::Sink).map_err(SinkError::Stop)?;
         let notes = Notes::unwatched(self.kafka.tokens());
         let producer: KafkaResult<Producer> = config.create_with_context(notes);
         let producer = Arc::new(producer.map_err(|error| SinkError::Stop(start::refused(&error)))?);
         let calls = Helper::start("tidegate-kafka-producer").map_err(|error| {
             SinkError::Stop(Error::sink_failed("a thread cannot be started").with_source(error))
         })?;
-        Ok(Open {
-            topics: TopicHandles::new(&producer),
-            producer,
-            calls,
-        })
+        Ok(Open { topics: TopicHandles::new(&producer), producer, calls })
     }
 
     /// Hands every message to the producer; the first that is not taken ends it.
@@ -167,23 +155,14 @@ impl KafkaPlainSink {
 }
 
 fn not_open() -> SinkError {
-    SinkError::Stop(Error::sink_failed(
-        "the Kafka sink was used before it was opened",
-    ))
+    SinkError::Stop(Error::sink_failed("the Kafka sink was used before it was opened"))
 }
 
 /// What a message that was not taken or not delivered means.
 fn failed(batch: &Batch<Message>, call: Call, id: usize, code: Code) -> SinkError {
-    let failure = Failure {
-        code,
-        fatal: false,
-        retriable: false,
-        abort: false,
-        text: code.to_string(),
-    };
-    let cause = Cause::new(format_args!(
-        "message {id} of the batch was not written: {code}"
-    ));
+    let failure =
+        Failure { code, fatal: false, retriable: false, abort: false, text: code.to_string() };
+    let cause = Cause::new(format_args!("message {id} of the batch was not written: {code}"));
     match judge(call, &failure) {
         Verdict::Rejected => SinkError::Rejected(match items(batch).nth(id) {
             Some(item) => Rejection::of_record(cause, item.coordinates()),
@@ -199,10 +178,8 @@ impl Sink for KafkaPlainSink {
 
     async fn open(&mut self, context: &SinkContext) -> Result<(), SinkError> {
         check_options(&self.options, context).map_err(SinkError::Stop)?;
-        self.outbox = Outbox::new(
-            self.options.lineage,
-            self.options.dead_letters.as_deref().map(Topic::new),
-        );
+        self.outbox =
+            Outbox::new(self.options.lineage, self.options.dead_letters.as_deref().map(Topic::new));
         let open = self.start_producer()?;
         let producer = Arc::clone(&open.producer);
         self.open = Some(open);
@@ -239,11 +216,7 @@ impl Sink for KafkaPlainSink {
 
     async fn close(&mut self) {
         if let Some(open) = self.open.take() {
-            let Open {
-                topics,
-                producer,
-                calls,
-            } = open;
+            let Open { topics, producer, calls } = open;
             // Releasing a producer waits for its threads: not on a thread of the runtime.
             calls.run(move || drop((topics, producer)));
         }

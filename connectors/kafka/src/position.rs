@@ -44,10 +44,7 @@ impl Reader {
 
     /// Assigns what has a start and is not fetched yet, in one call.
     pub(crate) fn assign_unfetched(&mut self) -> KafkaResult<()> {
-        let eager = !matches!(
-            self.consumer.rebalance_protocol(),
-            RebalanceProtocol::Cooperative
-        );
+        let eager = !matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
         let mut list = TopicPartitionList::new();
         let mut failed = None;
         for partition in self.partitions.values_mut() {
@@ -67,11 +64,7 @@ impl Reader {
         if let Some(id) = failed {
             self.fail(Error::source_failed(format_args!("{id} has no queue")));
         }
-        if eager {
-            self.consumer.assign(&list)
-        } else {
-            self.consumer.incremental_assign(&list)
-        }
+        if eager { self.consumer.assign(&list) } else { self.consumer.incremental_assign(&list) }
     }
 
     /// For a rebalance librdkafka pauses every partition, and resumes those that stay where it

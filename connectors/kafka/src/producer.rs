@@ -37,10 +37,7 @@ pub(crate) struct TopicHandles {
 
 impl TopicHandles {
     pub(crate) fn new(producer: &Arc<Producer>) -> Self {
-        Self {
-            producer: Arc::clone(producer),
-            handles: HashMap::new(),
-        }
+        Self { producer: Arc::clone(producer), handles: HashMap::new() }
     }
 
     /// The handle of this topic.
@@ -81,14 +78,7 @@ pub(crate) struct Trouble {
 
 impl Ended {
     fn failed(call: Call, verdict: Verdict, failure: Failure, condemned: bool) -> Self {
-        Self {
-            result: Err(Trouble {
-                call,
-                verdict,
-                failure,
-            }),
-            condemned,
-        }
+        Self { result: Err(Trouble { call, verdict, failure }), condemned }
     }
 
     /// Nobody knows: the call did not come back, or came back suspiciously.
@@ -168,10 +158,7 @@ impl TransactionalProducer {
             let result = ffi::begin_transaction(producer);
             metrics::phase("begin", begun.elapsed());
             match result {
-                Ok(()) => Ended {
-                    result: Ok(()),
-                    condemned: false,
-                },
+                Ok(()) => Ended { result: Ok(()), condemned: false },
                 Err(failure) => settle(producer, Call::Begin, failure),
             }
         })
@@ -181,10 +168,8 @@ impl TransactionalProducer {
     /// Adds the offsets and commits; on a failure that allows it, aborts.
     pub(crate) async fn finish(&self, offsets: TopicPartitionList, group: GroupMetadata) -> Ended {
         let suspicious = self.suspicious;
-        self.call(Call::Commit, move |producer| {
-            finish(producer, &offsets, &group, suspicious)
-        })
-        .await
+        self.call(Call::Commit, move |producer| finish(producer, &offsets, &group, suspicious))
+            .await
     }
 
     /// Sends everything out, as far as the broker takes it, and aborts.
@@ -275,10 +260,7 @@ fn finish(
             tracing::warn!(?took, "a commit was answered, but may have been sent twice");
             Ended::in_doubt(Call::Commit, "the commit may have been sent twice")
         }
-        Ok(()) => Ended {
-            result: Ok(()),
-            condemned: false,
-        },
+        Ok(()) => Ended { result: Ok(()), condemned: false },
     }
 }
 
@@ -317,10 +299,7 @@ fn settle(producer: &Producer, call: Call, failure: Failure) -> Ended {
     let abort = aborted(producer);
     match abort.result {
         // Whether the abort arrived is not known: neither is what a successor will find.
-        Err(_) => Ended {
-            condemned: true,
-            ..abort
-        },
+        Err(_) => Ended { condemned: true, ..abort },
         Ok(()) => Ended::failed(call, verdict, failure, abort.condemned),
     }
 }
@@ -330,10 +309,7 @@ fn aborted(producer: &Producer) -> Ended {
     let result = ffi::abort_transaction(producer);
     metrics::phase("abort", begun.elapsed());
     match result {
-        Ok(()) => Ended {
-            result: Ok(()),
-            condemned: producer.client().context().disturbed(),
-        },
+        Ok(()) => Ended { result: Ok(()), condemned: producer.client().context().disturbed() },
         Err(failure) => {
             let verdict = judge(Call::Abort, &failure);
             Ended::failed(Call::Abort, verdict, failure, true)

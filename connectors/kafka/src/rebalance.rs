@@ -36,10 +36,7 @@ enum Wish {
 /// The rebalance under way.
 enum Step {
     /// The topics' ids are being asked for.
-    Describing {
-        partitions: Vec<PartitionId>,
-        until: Instant,
-    },
+    Describing { partitions: Vec<PartitionId>, until: Instant },
     /// The engine is asked where to start.
     Assigning {
         partitions: Vec<PartitionId>,
@@ -47,11 +44,7 @@ enum Step {
         answer: oneshot::Receiver<Vec<Start>>,
     },
     /// The engine settles what is running.
-    Revoking {
-        partitions: Vec<PartitionId>,
-        deadline: Instant,
-        answer: oneshot::Receiver<()>,
-    },
+    Revoking { partitions: Vec<PartitionId>, deadline: Instant, answer: oneshot::Receiver<()> },
 }
 
 /// An answer that missed its deadline and still counts for partitions nobody took meanwhile.
@@ -140,10 +133,7 @@ impl Rebalances {
 
     /// Whether the member's generation is another than when this was asked last.
     pub(crate) fn generation_changed(&mut self, consumer: &Consumer) -> bool {
-        if self
-            .generation_at
-            .is_some_and(|at| at.elapsed() < GENERATION_EVERY)
-        {
+        if self.generation_at.is_some_and(|at| at.elapsed() < GENERATION_EVERY) {
             return false;
         }
         self.generation_at = Some(Instant::now());
@@ -190,39 +180,29 @@ impl Reader {
                     }
                     self.ask_for_starts(partitions);
                 }
-                Step::Assigning {
-                    partitions,
-                    deadline,
-                    mut answer,
-                } => match look(&mut answer, &self.waker) {
-                    Some(starts) => self.finish_assign(&partitions, &starts.unwrap_or_default()),
-                    None if now < deadline && !self.consumer.assignment_lost() => {
-                        self.rebalances.step = Some(Step::Assigning {
-                            partitions,
-                            deadline,
-                            answer,
-                        });
-                        return;
+                Step::Assigning { partitions, deadline, mut answer } => {
+                    match look(&mut answer, &self.waker) {
+                        Some(starts) => {
+                            self.finish_assign(&partitions, &starts.unwrap_or_default())
+                        }
+                        None if now < deadline && !self.consumer.assignment_lost() => {
+                            self.rebalances.step =
+                                Some(Step::Assigning { partitions, deadline, answer });
+                            return;
+                        }
+                        None => {
+                            tracing::warn!(?partitions, "assignment not answered in time");
+                            let assignment = self.rebalances.assignment;
+                            self.rebalances.late.push(Late { assignment, answer });
+                            self.finish_assign(&partitions, &[]);
+                        }
                     }
-                    None => {
-                        tracing::warn!(?partitions, "assignment not answered in time");
-                        let assignment = self.rebalances.assignment;
-                        self.rebalances.late.push(Late { assignment, answer });
-                        self.finish_assign(&partitions, &[]);
-                    }
-                },
-                Step::Revoking {
-                    partitions,
-                    deadline,
-                    mut answer,
-                } => {
+                }
+                Step::Revoking { partitions, deadline, mut answer } => {
                     let lost = self.consumer.assignment_lost();
                     if look(&mut answer, &self.waker).is_none() && now < deadline && !lost {
-                        self.rebalances.step = Some(Step::Revoking {
-                            partitions,
-                            deadline,
-                            answer,
-                        });
+                        self.rebalances.step =
+                            Some(Step::Revoking { partitions, deadline, answer });
                         return;
                     }
                     if lost {
@@ -249,12 +229,7 @@ impl Reader {
         let (consumer, remote) = (Arc::clone(&self.consumer), self.remote.clone());
         let assignment = self.rebalances.assignment;
         self.helper.run(move || {
-            let ids = ffi::describe_topics(consumer.client(), &topics, DESCRIBE_MAX);
-            let ids = ids.unwrap_or_else(|failure| {
-                tracing::debug!(%failure, "topic ids are not available");
-                HashMap::new()
-            });
-            remote.send(Command::Described(assignment, ids));
+            remote.send(Command::Described(assignment, topic_ids(&consumer, &topics)));
         });
         self.rebalances.step = Some(Step::Describing {
             partitions,
@@ -273,11 +248,7 @@ impl Reader {
             })
             .collect();
         let (assignment, answer) = Assignment::new(assigned, deadline);
-        self.rebalances.step = Some(Step::Assigning {
-            partitions,
-            deadline,
-            answer,
-        });
+        self.rebalances.step = Some(Step::Assigning { partitions, deadline, answer });
         self.events.send(SourceEvent::Assigned(assignment));
     }
 
@@ -291,10 +262,7 @@ impl Reader {
             let partition = Partition::new(id.clone(), self.rebalances.assignment);
             self.partitions.insert(id.clone(), partition);
         }
-        for start in starts
-            .iter()
-            .filter(|start| partitions.contains(&start.partition))
-        {
+        for start in starts.iter().filter(|start| partitions.contains(&start.partition)) {
             if let Some(partition) = self.partitions.get_mut(&start.partition) {
                 partition.reposition(start, now);
             }
@@ -324,11 +292,7 @@ impl Reader {
         }
         let deadline = Instant::now() + self.rebalances.limits.drain_max;
         let (revocation, answer) = Revocation::new(partitions.clone(), deadline);
-        self.rebalances.step = Some(Step::Revoking {
-            partitions,
-            deadline,
-            answer,
-        });
+        self.rebalances.step = Some(Step::Revoking { partitions, deadline, answer });
         self.events.send(SourceEvent::Revoked(revocation));
     }
 
@@ -382,4 +346,19 @@ impl Reader {
         }
         self.rebalances.late = waiting;
     }
+}
+
+/// The ids of these topics, which exist, as far as the cluster tells.
+fn topic_ids(consumer: &Consumer, topics: &[Topic]) -> HashMap<Topic, Option<TopicId>> {
+    let waits_in_vain =
+        |known: &Topic| ffi::has_false_controller(consumer.client(), known, DESCRIBE_MAX);
+    if topics.first().is_some_and(waits_in_vain) {
+        tracing::debug!("topic ids are not available: the controller is none of the brokers");
+        return HashMap::new();
+    }
+    let ids = ffi::describe_topics(consumer.client(), topics, DESCRIBE_MAX);
+    ids.unwrap_or_else(|failure| {
+        tracing::debug!(%failure, "topic ids are not available");
+        HashMap::new()
+    })
 }

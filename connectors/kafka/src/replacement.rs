@@ -137,8 +137,7 @@ impl Open {
             return Ok(());
         }
         let now = Instant::now();
-        self.fenced
-            .retain(|at| now.duration_since(*at) < FENCED_WINDOW);
+        self.fenced.retain(|at| now.duration_since(*at) < FENCED_WINDOW);
         self.fenced.push_back(now);
         if self.fenced.len() <= FENCED_MAX {
             return Ok(());

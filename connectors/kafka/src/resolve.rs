@@ -50,11 +50,7 @@ type Answer = Result<Offset, Unresolved>;
 
 impl Resolver {
     pub(crate) fn new(consumer: Arc<Consumer>, policy: StartPolicy, known: KnownTopics) -> Self {
-        Self {
-            consumer,
-            policy,
-            known: Mutex::new(known),
-        }
+        Self { consumer, policy, known: Mutex::new(known) }
     }
 
     /// One answer per question; a topic is answered by all its partitions.
@@ -110,9 +106,7 @@ impl Resolver {
             .topics()
             .iter()
             .find(|found| found.name() == topic.as_str() && found.error().is_none());
-        Ok(found.map_or(0, |found| {
-            i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)
-        }))
+        Ok(found.map_or(0, |found| i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)))
     }
 
     fn answer(&self, questions: &[(PartitionId, Question)]) -> Vec<Resolved> {
@@ -218,10 +212,7 @@ impl Resolver {
                     .map(|(id, _)| ((*id).clone(), Err(Failed::Unknown)))
                     .collect(),
             },
-            Err(error) => Found {
-                failed: Some(error.to_string()),
-                partitions: HashMap::new(),
-            },
+            Err(error) => Found { failed: Some(error.to_string()), partitions: HashMap::new() },
             Ok(list) => Found {
                 failed: None,
                 partitions: list
@@ -309,15 +300,9 @@ mod tests {
         assert!(check(5, None).is_ok());
         assert!(check(9, None).is_ok());
         assert!(matches!(check(4, None), Err(Unresolved::OutOfRange { .. })));
-        assert!(matches!(
-            check(10, None),
-            Err(Unresolved::OutOfRange { .. })
-        ));
+        assert!(matches!(check(10, None), Err(Unresolved::OutOfRange { .. })));
         // An open transaction reaches to 12.
         assert!(check(12, Some(12)).is_ok());
-        assert!(matches!(
-            check(13, Some(12)),
-            Err(Unresolved::OutOfRange { .. })
-        ));
+        assert!(matches!(check(13, Some(12)), Err(Unresolved::OutOfRange { .. })));
     }
 }

@@ -64,11 +64,7 @@ mod protected {
     #[derive(Clone, Debug)]
     enum Proof {
         None,
-        Password {
-            mechanism: &'static str,
-            user: String,
-            password: Secret,
-        },
+        Password { mechanism: &'static str, user: String, password: Secret },
         Token(TokenSource),
     }
 
@@ -229,11 +225,7 @@ mod protected {
             config.set("security.protocol", protocol);
             match &self.proof {
                 Proof::None => {}
-                Proof::Password {
-                    mechanism,
-                    user,
-                    password,
-                } => {
+                Proof::Password { mechanism, user, password } => {
                     config.set("sasl.mechanisms", *mechanism);
                     config.set("sasl.username", user);
                     config.set("sasl.password", &password.0);
@@ -264,22 +256,15 @@ mod protected {
             let security = Security::scram_sha_512("ann", "hunter2").key_password("swordfish");
             let shown = format!("{security:?}");
             assert!(shown.contains("ann"), "{shown}");
-            assert!(
-                !shown.contains("hunter2") && !shown.contains("swordfish"),
-                "{shown}"
-            );
+            assert!(!shown.contains("hunter2") && !shown.contains("swordfish"), "{shown}");
         }
 
         #[test]
         fn plain_is_never_sent_without_tls() {
             let mut config = ClientConfig::new();
-            Security::plain("ann", "x")
-                .without_encryption()
-                .apply(&mut config);
+            Security::plain("ann", "x").without_encryption().apply(&mut config);
             assert_eq!(config.get("security.protocol"), Some("sasl_ssl"));
-            Security::scram_sha_512("ann", "x")
-                .without_encryption()
-                .apply(&mut config);
+            Security::scram_sha_512("ann", "x").without_encryption().apply(&mut config);
             assert_eq!(config.get("security.protocol"), Some("sasl_plaintext"));
         }
     }

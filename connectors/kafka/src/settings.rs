@@ -34,11 +34,7 @@ impl Kafka {
     /// The cluster that answers at `servers`: `host:port`, or several separated by commas. A
     /// malformed list is reported when a pipeline opens its source or sink.
     pub fn connect(servers: impl Into<String>) -> Self {
-        Self {
-            bootstrap: servers.into(),
-            plaintext: Plaintext::LocalOnly,
-            security: None,
-        }
+        Self { bootstrap: servers.into(), plaintext: Plaintext::LocalOnly, security: None }
     }
 
     /// Allows unprotected connections to hosts other than this one.
@@ -171,9 +167,7 @@ fn parse_servers(list: &str) -> Result<Vec<String>, String> {
 
 fn is_local(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Settings of librdkafka's that are passed through as they are.
@@ -201,9 +195,7 @@ impl Overrides {
 impl fmt::Debug for Overrides {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Values may be secrets.
-        f.debug_list()
-            .entries(self.0.iter().map(|(key, _)| key))
-            .finish()
+        f.debug_list().entries(self.0.iter().map(|(key, _)| key)).finish()
     }
 }
 
@@ -230,20 +222,13 @@ mod tests {
         ] {
             let error = Kafka::connect(bad).common().unwrap_err();
             assert!(error.is_configuration(), "{bad:?}: {error}");
-            assert!(
-                error.to_string().starts_with("bootstrap.servers: "),
-                "{bad:?}: {error}"
-            );
+            assert!(error.to_string().starts_with("bootstrap.servers: "), "{bad:?}: {error}");
         }
     }
 
     #[test]
     fn good_lists_pass() {
-        for good in [
-            "localhost:9092",
-            "127.0.0.1:1, localhost:65535",
-            "[::1]:9092",
-        ] {
+        for good in ["localhost:9092", "127.0.0.1:1, localhost:65535", "[::1]:9092"] {
             Kafka::connect(good).common().unwrap();
         }
     }

@@ -122,23 +122,17 @@ impl KafkaSink {
         ids: &[PartitionId],
     ) -> Result<Vec<Option<Offset>>, SinkError> {
         let connected = self.connected().map_err(SinkError::Retry)?;
-        connected
-            .offsets
-            .committed(ids)
-            .await
-            .map_err(|error| match error {
-                SourceError::Retry(cause) => SinkError::Retry(cause),
-                SourceError::Fenced(cause) => SinkError::Fenced(cause),
-                SourceError::Stop(error) => SinkError::Stop(error),
-                other => SinkError::Retry(Cause::new(other)),
-            })
+        connected.offsets.committed(ids).await.map_err(|error| match error {
+            SourceError::Retry(cause) => SinkError::Retry(cause),
+            SourceError::Fenced(cause) => SinkError::Fenced(cause),
+            SourceError::Stop(error) => SinkError::Stop(error),
+            other => SinkError::Retry(Cause::new(other)),
+        })
     }
 }
 
 fn not_open() -> SinkError {
-    SinkError::Stop(Error::sink_failed(
-        "the Kafka sink was used before it was opened",
-    ))
+    SinkError::Stop(Error::sink_failed("the Kafka sink was used before it was opened"))
 }
 
 /// `<group>-<instance or random>-0`: one engine per process for now.
@@ -155,36 +149,24 @@ impl TransactionalSink for KafkaSink {
 
     async fn open(&mut self, context: &SinkContext) -> Result<(), SinkError> {
         check_options(&self.options, context).map_err(SinkError::Stop)?;
-        let transaction = self
-            .options
-            .transaction_timeout
-            .unwrap_or(match context.instance {
-                Some(_) => TRANSACTION_TIMEOUT_NAMED,
-                None => TRANSACTION_TIMEOUT_RANDOM,
-            });
+        let transaction = self.options.transaction_timeout.unwrap_or(match context.instance {
+            Some(_) => TRANSACTION_TIMEOUT_NAMED,
+            None => TRANSACTION_TIMEOUT_RANDOM,
+        });
         if transaction < TRANSACTION_TIMEOUT_MIN {
             return Err(SinkError::Stop(Error::configuration(
                 "transaction_timeout",
                 format_args!("{transaction:?} is below {TRANSACTION_TIMEOUT_MIN:?}"),
             )));
         }
-        let times = Times {
-            transaction,
-            socket: (transaction / 2).min(Duration::from_secs(30)),
-        };
+        let times = Times { transaction, socket: (transaction / 2).min(Duration::from_secs(30)) };
         let transactional_id = transactional_id(context);
-        let config = self
-            .config(&transactional_id, times)
-            .map_err(SinkError::Stop)?;
-        self.outbox = Outbox::new(
-            self.options.lineage,
-            self.options.dead_letters.as_deref().map(Topic::new),
-        );
+        let config = self.config(&transactional_id, times).map_err(SinkError::Stop)?;
+        self.outbox =
+            Outbox::new(self.options.lineage, self.options.dead_letters.as_deref().map(Topic::new));
         let mut open = Open::new(self.kafka.clone(), config, transactional_id, times);
         open.ensure_producer(context.deadline).await?;
-        let producer = open
-            .producer()
-            .map(|producer| Arc::clone(producer.native()));
+        let producer = open.producer().map(|producer| Arc::clone(producer.native()));
         self.open = Some(open);
         check_topics(producer.ok_or_else(not_open)?, &self.options).await
     }
@@ -264,10 +246,7 @@ mod tests {
     #[test]
     fn a_named_instance_keeps_its_transactional_id_and_others_differ() {
         assert_eq!(transactional_id(&context(Some("a"))), "orders-a-0");
-        let (first, second) = (
-            transactional_id(&context(None)),
-            transactional_id(&context(None)),
-        );
+        let (first, second) = (transactional_id(&context(None)), transactional_id(&context(None)));
         assert_ne!(first, second);
         assert!(first.starts_with("orders-") && first.ends_with("-0") && first.len() > 30);
     }
@@ -275,10 +254,7 @@ mod tests {
     #[test]
     fn dead_letters_without_a_topic_are_refused() {
         let mut options = SinkOptions::default();
-        let context = SinkContext {
-            dead_letters: DeadLetters::Expected,
-            ..context(None)
-        };
+        let context = SinkContext { dead_letters: DeadLetters::Expected, ..context(None) };
         let error = check_options(&options, &context).unwrap_err();
         assert!(error.is_configuration() && error.to_string().starts_with("dead_letters: "));
         options.dead_letters = Some("dead".into());

@@ -51,12 +51,8 @@ pub(crate) async fn check_topics(
     producer: Arc<Producer>,
     options: &SinkOptions,
 ) -> Result<(), SinkError> {
-    let topics: Vec<Topic> = options
-        .outputs
-        .iter()
-        .chain(&options.dead_letters)
-        .map(|name| Topic::new(name))
-        .collect();
+    let topics: Vec<Topic> =
+        options.outputs.iter().chain(&options.dead_letters).map(|name| Topic::new(name)).collect();
     if topics.is_empty() {
         return Ok(());
     }

@@ -103,10 +103,7 @@ impl std::fmt::Debug for Connected {
 impl Link {
     /// The source, if it is open.
     pub(crate) fn connected(&self) -> Option<Connected> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, connected: Option<Connected>) {
@@ -241,10 +238,7 @@ impl Source for KafkaSource {
             kind: "kafka".into(),
             target: format!("{what} at {}", self.kafka.servers()),
             notes: vec![
-                format!(
-                    "reads committed data only; first start: {:?}",
-                    self.options.start
-                ),
+                format!("reads committed data only; first start: {:?}", self.options.start),
                 format!("group protocol {:?}", self.options.protocol),
             ],
             id: self.id,
@@ -269,10 +263,7 @@ impl Source for KafkaSource {
         };
         let questions = Helper::start("tidegate-kafka-questions").map_err(no_thread)?;
         let group = Helper::start("tidegate-kafka-group").map_err(no_thread)?;
-        let limits = Limits {
-            drain_max: context.drain_max,
-            claim_max: context.claim_max,
-        };
+        let limits = Limits { drain_max: context.drain_max, claim_max: context.claim_max };
         let remote = thread::start(Arc::clone(&consumer), questions.clone(), events, limits)
             .map_err(no_thread)?;
 

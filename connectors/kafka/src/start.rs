@@ -32,10 +32,7 @@ pub(crate) fn subscribe(
     };
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     consumer.subscribe(&names).map_err(|error| {
-        Error::configuration(
-            "source",
-            format_args!("cannot subscribe to {names:?}: {error}"),
-        )
+        Error::configuration("source", format_args!("cannot subscribe to {names:?}: {error}"))
     })?;
     Ok(known)
 }
@@ -82,9 +79,8 @@ fn partitions_of(consumer: &Consumer, names: &[String]) -> Result<KnownTopics, E
 }
 
 fn all_partitions(consumer: &Consumer) -> Result<KnownTopics, Error> {
-    let metadata = consumer
-        .fetch_metadata(None, METADATA_MAX)
-        .map_err(|error| no_metadata(&error))?;
+    let metadata =
+        consumer.fetch_metadata(None, METADATA_MAX).map_err(|error| no_metadata(&error))?;
     Ok(metadata
         .topics()
         .iter()
@@ -98,9 +94,7 @@ fn count(partitions: usize) -> i32 {
 }
 
 fn no_metadata(error: &KafkaError) -> Error {
-    Error::source_failed(format_args!(
-        "the topics' partitions are not known: {error}"
-    ))
+    Error::source_failed(format_args!("the topics' partitions are not known: {error}"))
 }
 
 /// A client that librdkafka did not make: its words name the setting.
@@ -124,9 +118,7 @@ pub(crate) fn check_topic_name(name: &str) -> Result<(), String> {
         ));
     }
     if !name.chars().all(legal) {
-        return Err(format!(
-            "topic name {name:?} may hold only letters, digits, `.`, `_` and `-`"
-        ));
+        return Err(format!("topic name {name:?} may hold only letters, digits, `.`, `_` and `-`"));
     }
     if name == "__consumer_offsets" || name == "__transaction_state" {
         return Err(format!("{name} belongs to the broker"));
@@ -140,16 +132,7 @@ mod tests {
 
     #[test]
     fn impossible_topic_names_are_refused() {
-        for bad in [
-            "",
-            ".",
-            "..",
-            "a b",
-            "a/b",
-            "ü",
-            "__consumer_offsets",
-            &"x".repeat(250),
-        ] {
+        for bad in ["", ".", "..", "a b", "a/b", "ü", "__consumer_offsets", &"x".repeat(250)] {
             assert!(check_topic_name(bad).is_err(), "{bad:?}");
         }
         for good in ["a", "a.b_c-D9", &"x".repeat(249), "__mine"] {

@@ -121,15 +121,8 @@ pub(crate) fn start(
     let (sender, commands) = mpsc::channel();
     let interest = Arc::new(());
     let interested = Arc::downgrade(&interest);
-    let own = Remote {
-        commands: sender,
-        waker: Arc::clone(&waker),
-        _interest: None,
-    };
-    let remote = Remote {
-        _interest: Some(interest),
-        ..own.clone()
-    };
+    let own = Remote { commands: sender, waker: Arc::clone(&waker), _interest: None };
+    let remote = Remote { _interest: Some(interest), ..own.clone() };
     let main = WakingQueue::main(&consumer, &waker)
         .ok_or_else(|| std::io::Error::other("the consumer has no queue"))?;
     let reader = Reader {
@@ -167,8 +160,7 @@ impl Reader {
             self.commits.serve(&self.consumer, &self.partitions);
             self.step_rebalance();
             self.position_due();
-            self.health
-                .watch(&self.consumer, &self.helper, &self.remote);
+            self.health.watch(&self.consumer, &self.helper, &self.remote);
             self.membership_changed();
             self.meters.flush(&self.consumer, self.partitions.values());
             if !self.drain() {
@@ -220,7 +212,7 @@ impl Reader {
             }
             Command::Described(assignment, ids) => self.rebalances.described(assignment, ids),
             Command::Commit(positions, reply) => {
-                self.commits.commit(&self.partitions, positions, reply);
+                self.commits.commit(&self.partitions, self.rebalances.incoming(), positions, reply);
             }
             Command::Mirror(positions) => self.commits.mirror(positions),
             Command::Answered(topic) => self.health.answered(topic),
@@ -280,11 +272,8 @@ impl Reader {
     }
 
     fn fatal(&mut self, code: Code) {
-        let text = self
-            .consumer
-            .client()
-            .fatal_error()
-            .map_or_else(|| code.to_string(), |(_, text)| text);
+        let text =
+            self.consumer.client().fatal_error().map_or_else(|| code.to_string(), |(_, text)| text);
         self.report(code, true, &text);
     }
 
@@ -348,7 +337,6 @@ impl Reader {
             return;
         }
         tracing::error!(%error, "source failed");
-        self.events
-            .send(SourceEvent::Failed(SourceError::Stop(error)));
+        self.events.send(SourceEvent::Failed(SourceError::Stop(error)));
     }
 }

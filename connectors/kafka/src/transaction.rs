@@ -36,8 +36,7 @@ impl KafkaSink {
             return Ok(());
         }
         // Asked first, so that nothing is sent for a batch that is stale already.
-        self.membership(Scope::Spans(batch.spans().to_vec()))
-            .await?;
+        self.membership(Scope::Spans(batch.spans().to_vec())).await?;
         self.begin().await?;
         self.send(batch).await?;
         // Asked again: the newest membership is what the broker compares, and the spans must
@@ -47,9 +46,7 @@ impl KafkaSink {
             Err(refused) => return Err(self.give_up(refused).await),
         };
         let offsets = list(spans.iter().map(|span| (&span.partition, span.next)));
-        let ended = producer(&mut self.open)?
-            .finish(offsets, membership.metadata)
-            .await;
+        let ended = producer(&mut self.open)?.finish(offsets, membership.metadata).await;
         self.conclude(ended, Some(batch))?;
         let open = opened(&mut self.open)?;
         if open.committed()
@@ -65,9 +62,7 @@ impl KafkaSink {
         let open = opened(&mut self.open)?;
         if !open.sends_one_by_one() {
             // In a set of several messages a refusal for size would hit its healthy neighbours.
-            open.send_one_by_one(ONE_BY_ONE_COMMITS)
-                .await
-                .map_err(no_producer)?;
+            open.send_one_by_one(ONE_BY_ONE_COMMITS).await.map_err(no_producer)?;
         }
         self.begin().await?;
         self.send(batch).await?;
@@ -112,9 +107,7 @@ impl KafkaSink {
         }
         let offsets = list(positions.into_iter());
         self.begin().await?;
-        let ended = producer(&mut self.open)?
-            .finish(offsets, membership.metadata)
-            .await;
+        let ended = producer(&mut self.open)?.finish(offsets, membership.metadata).await;
         self.conclude(ended, None)
     }
 
@@ -125,13 +118,13 @@ impl KafkaSink {
         connected.remote.send(Command::Membership(scope, reply));
         match tokio::time::timeout(MEMBERSHIP_MAX, answer).await {
             Ok(Ok(Ok(membership))) => Ok(membership),
-            Ok(Ok(Err(refusal))) => Err(CommitError::Aborted(Cause::new(format_args!(
-                "membership: {refusal}"
-            )))),
+            Ok(Ok(Err(refusal))) => {
+                Err(CommitError::Aborted(Cause::new(format_args!("membership: {refusal}"))))
+            }
             Ok(Err(_)) => Err(CommitError::Aborted(Cause::new("the source is closed"))),
-            Err(_) => Err(CommitError::Aborted(Cause::new(
-                "the consumer's thread does not answer",
-            ))),
+            Err(_) => {
+                Err(CommitError::Aborted(Cause::new("the consumer's thread does not answer")))
+            }
         }
     }
 
@@ -221,11 +214,7 @@ impl KafkaSink {
         ended: Ended,
         batch: Option<&Batch<Message>>,
     ) -> Result<(), CommitError> {
-        let code = ended
-            .result
-            .as_ref()
-            .err()
-            .map(|trouble| trouble.failure.code);
+        let code = ended.result.as_ref().err().map(|trouble| trouble.failure.code);
         let result = ended.result.map_err(|trouble| {
             let undelivered = batch
                 .filter(|_| !matches!(trouble.verdict, Verdict::InDoubt | Verdict::Fenced))
@@ -262,19 +251,13 @@ fn message_failed(batch: &Batch<Message>, call: Call, id: usize, code: Code) -> 
     let failure = unsent(code);
     match judge(call, &failure) {
         Verdict::Rejected => rejected(batch, id, code),
-        verdict => fate(&Trouble {
-            call,
-            verdict,
-            failure,
-        }),
+        verdict => fate(&Trouble { call, verdict, failure }),
     }
 }
 
 /// The refusal of one message: the record it came from is at fault.
 fn rejected(batch: &Batch<Message>, id: usize, code: Code) -> CommitError {
-    let cause = Cause::new(format_args!(
-        "message {id} of the batch was refused: {code}"
-    ));
+    let cause = Cause::new(format_args!("message {id} of the batch was refused: {code}"));
     CommitError::Rejected(match items(batch).nth(id) {
         Some(item) => Rejection::of_record(cause, item.coordinates()),
         None => Rejection::of_some_record(cause),
@@ -283,9 +266,7 @@ fn rejected(batch: &Batch<Message>, id: usize, code: Code) -> CommitError {
 
 fn fate(trouble: &Trouble) -> CommitError {
     let cause = Cause::from_error(
-        format_args!("{:?}", trouble.call)
-            .to_string()
-            .to_lowercase(),
+        format_args!("{:?}", trouble.call).to_string().to_lowercase(),
         trouble.failure.clone(),
     );
     match trouble.verdict {
@@ -299,11 +280,7 @@ fn fate(trouble: &Trouble) -> CommitError {
 
 /// Spans that store something: where first equals next nothing moved.
 fn moved(spans: &[Span]) -> Vec<Span> {
-    spans
-        .iter()
-        .filter(|span| span.first != span.next)
-        .cloned()
-        .collect()
+    spans.iter().filter(|span| span.first != span.next).cloned().collect()
 }
 
 fn opened(open: &mut Option<Open>) -> Result<&mut Open, CommitError> {

@@ -60,15 +60,8 @@ impl Sleeper {
         writer.set_nonblocking(true)?;
         let timeout = Duration::from_millis(100);
         reader.set_read_timeout(Some(timeout))?;
-        let waker = Arc::new(Waker {
-            socket: writer,
-            pending: AtomicBool::new(false),
-        });
-        let sleeper = Self {
-            socket: reader,
-            timeout,
-            waker: Arc::clone(&waker),
-        };
+        let waker = Arc::new(Waker { socket: writer, pending: AtomicBool::new(false) });
+        let sleeper = Self { socket: reader, timeout, waker: Arc::clone(&waker) };
         Ok((sleeper, waker))
     }
 
@@ -115,9 +108,6 @@ mod tests {
         }
         let start = Instant::now();
         sleeper.sleep(Duration::from_millis(20));
-        assert!(
-            start.elapsed() >= Duration::from_millis(10),
-            "no byte was left over"
-        );
+        assert!(start.elapsed() >= Duration::from_millis(10), "no byte was left over");
     }
 }

@@ -61,17 +61,8 @@ impl Rig {
             claim_max: Duration::from_secs(5),
             start_max: Duration::from_secs(30),
         };
-        source
-            .open(&context, sender)
-            .await
-            .expect("the source opens");
-        let mut rig = Self {
-            cluster,
-            source,
-            sink,
-            events,
-            partition: PartitionId::new(INPUT, 0),
-        };
+        source.open(&context, sender).await.expect("the source opens");
+        let mut rig = Self { cluster, source, sink, events, partition: PartitionId::new(INPUT, 0) };
         rig.start_partition(1, 0).await;
         rig
     }
@@ -79,11 +70,7 @@ impl Rig {
     async fn event(&mut self) -> SourceEvent {
         loop {
             let event = tokio::time::timeout(PATIENCE, self.events.recv());
-            match event
-                .await
-                .expect("an event in time")
-                .expect("the source lives")
-            {
+            match event.await.expect("an event in time").expect("the source lives") {
                 SourceEvent::GroupChanged | SourceEvent::Health(_) | SourceEvent::End { .. } => {}
                 event => return event,
             }
@@ -100,10 +87,7 @@ impl Rig {
             }
         };
         assert_eq!(assignment.partitions[0].partition, self.partition);
-        assert_eq!(
-            assignment.partitions[0].topic_id, None,
-            "the mock has no ids"
-        );
+        assert_eq!(assignment.partitions[0].topic_id, None, "the mock has no ids");
         let epoch = Epoch::new(epoch);
         assignment.answer(vec![Start {
             partition: self.partition.clone(),
@@ -128,10 +112,7 @@ impl Rig {
         for number in 0..count {
             let value = number.to_string();
             let record = BaseRecord::<str, str>::to(INPUT).payload(&value);
-            producer
-                .send(record)
-                .map_err(|(error, _)| error)
-                .expect("queued");
+            producer.send(record).map_err(|(error, _)| error).expect("queued");
         }
         producer.flush(PATIENCE).expect("delivered");
     }
@@ -161,29 +142,20 @@ impl Rig {
     }
 
     async fn claim(&mut self) {
-        let request = ClaimRequest {
-            partition: self.partition.clone(),
-            topic_id: None,
-        };
+        let request = ClaimRequest { partition: self.partition.clone(), topic_id: None };
         self.sink.claim(&[request]).await.expect("claimed");
     }
 
     async fn commit_fails(&mut self) -> CommitError {
         let batch = self.batch(1);
-        self.sink
-            .commit(&batch)
-            .await
-            .expect_err("an injected error")
+        self.sink.commit(&batch).await.expect_err("an injected error")
     }
 
     /// After a failure that was definite the same sink goes on; after another one it does so with
     /// a claim.
     async fn goes_on(&mut self) {
         let batch = self.batch(1);
-        self.sink
-            .commit(&batch)
-            .await
-            .expect("the same batch again");
+        self.sink.commit(&batch).await.expect("the same batch again");
     }
 
     async fn close(mut self) {
@@ -239,10 +211,7 @@ async fn a_member_that_the_group_forgot_loses_its_partitions_and_gets_them_back(
         other => panic!("{other}"),
     }
     let batch = rig.batch(2);
-    rig.sink
-        .commit(&batch)
-        .await
-        .expect("the new epoch commits");
+    rig.sink.commit(&batch).await.expect("the new epoch commits");
     rig.close().await;
 }
 
@@ -256,8 +225,7 @@ async fn a_stale_membership_at_the_broker_aborts_and_the_same_batch_goes_through
         Code::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID,
     ] {
         // librdkafka repeats the first two by itself for a while.
-        rig.cluster
-            .request_errors(Api::TxnOffsetCommit, &[code; 10]);
+        rig.cluster.request_errors(Api::TxnOffsetCommit, &[code; 10]);
         match rig.commit_fails().await {
             CommitError::Aborted(cause) => assert!(!cause.is_for_operator(), "{cause}"),
             other => panic!("{code:?}: {other}"),
@@ -284,10 +252,8 @@ async fn a_missing_right_needs_an_operator() {
 #[tokio::test]
 async fn a_fenced_commit_is_in_doubt_and_a_claim_goes_on() {
     let mut rig = Rig::start().await;
-    for code in [
-        Code::RD_KAFKA_RESP_ERR_PRODUCER_FENCED,
-        Code::RD_KAFKA_RESP_ERR_INVALID_TXN_STATE,
-    ] {
+    for code in [Code::RD_KAFKA_RESP_ERR_PRODUCER_FENCED, Code::RD_KAFKA_RESP_ERR_INVALID_TXN_STATE]
+    {
         rig.cluster.request_errors(Api::EndTxn, &[code]);
         match rig.commit_fails().await {
             CommitError::InDoubt(_) => {}
@@ -370,18 +336,14 @@ async fn a_commit_that_takes_suspiciously_long_is_in_doubt_although_it_says_ok()
     rig.goes_on().await;
     // Above half of the socket time-out, which is half of the transaction's 10 s.
     for broker in 1..=3 {
-        rig.cluster
-            .broker_round_trip_time(broker, Duration::from_millis(1500))
-            .expect("slower");
+        rig.cluster.broker_round_trip_time(broker, Duration::from_millis(1500)).expect("slower");
     }
     match rig.commit_fails().await {
         CommitError::InDoubt(_) => {}
         other => panic!("{other}"),
     }
     for broker in 1..=3 {
-        rig.cluster
-            .broker_round_trip_time(broker, Duration::ZERO)
-            .expect("fast again");
+        rig.cluster.broker_round_trip_time(broker, Duration::ZERO).expect("fast again");
     }
     rig.claim().await;
     rig.goes_on().await;

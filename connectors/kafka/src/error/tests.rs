@@ -140,20 +140,10 @@ rows! {
 fn every_line_of_the_table_decides_something() {
     // A line that an earlier one always hides would be a promise nobody keeps.
     for (index, rule) in TABLE.iter().enumerate() {
-        let calls = [
-            Call::Begin,
-            Call::Produce,
-            Call::Delivery,
-            Call::SendOffsets,
-            Call::Commit,
-        ];
+        let calls = [Call::Begin, Call::Produce, Call::Delivery, Call::SendOffsets, Call::Commit];
         let call = rule.calls.first().copied().unwrap_or(calls[3]);
-        for code in rule
-            .codes
-            .iter()
-            .copied()
-            .chain([Code::Inconsistent])
-            .take(rule.codes.len().max(1))
+        for code in
+            rule.codes.iter().copied().chain([Code::Inconsistent]).take(rule.codes.len().max(1))
         {
             let found = TABLE.iter().position(|other| {
                 (other.calls.is_empty() || other.calls.contains(&call))
@@ -167,25 +157,11 @@ fn every_line_of_the_table_decides_something() {
 
 #[test]
 fn a_group_commit_of_a_former_member_is_fenced() {
-    for code in [
-        Code::IllegalGeneration,
-        Code::UnknownMemberId,
-        Code::StaleMemberEpoch,
-    ] {
-        assert!(
-            matches!(group_commit(code), SourceError::Fenced(_)),
-            "{code:?}"
-        );
+    for code in [Code::IllegalGeneration, Code::UnknownMemberId, Code::StaleMemberEpoch] {
+        assert!(matches!(group_commit(code), SourceError::Fenced(_)), "{code:?}");
     }
-    for code in [
-        Code::RebalanceInProgress,
-        Code::OperationTimedOut,
-        Code::NotCoordinator,
-    ] {
-        assert!(
-            matches!(group_commit(code), SourceError::Retry(_)),
-            "{code:?}"
-        );
+    for code in [Code::RebalanceInProgress, Code::OperationTimedOut, Code::NotCoordinator] {
+        assert!(matches!(group_commit(code), SourceError::Retry(_)), "{code:?}");
     }
     match group_commit(Code::GroupAuthorizationFailed) {
         SourceError::Retry(cause) => assert!(cause.is_for_operator()),
@@ -200,14 +176,8 @@ fn reports_are_sorted_by_what_to_do() {
         Report::NoTopic(Some(topic)) => assert_eq!(topic, "a.b-c"),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(
-        report(Code::AllBrokersDown, false, ""),
-        Report::NoBroker(_)
-    ));
-    assert!(matches!(
-        report(Code::BrokerTransportFailure, false, ""),
-        Report::Log
-    ));
+    assert!(matches!(report(Code::AllBrokersDown, false, ""), Report::NoBroker(_)));
+    assert!(matches!(report(Code::BrokerTransportFailure, false, ""), Report::Log));
     assert!(matches!(report(Code::PollExceeded, false, ""), Report::Log));
     match report(Code::FencedInstanceId, true, "x") {
         Report::Stop(error) => assert!(error.is_fenced()),
@@ -217,8 +187,5 @@ fn reports_are_sorted_by_what_to_do() {
         Report::Stop(error) => assert!(error.is_source()),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(
-        report(Code::GroupAuthorizationFailed, false, "x"),
-        Report::Stop(_)
-    ));
+    assert!(matches!(report(Code::GroupAuthorizationFailed, false, "x"), Report::Stop(_)));
 }

@@ -76,23 +76,14 @@ fn ask<C: ClientContext>(
     unsafe {
         let code: RDKafkaErrorCode = sys::rd_kafka_event_error(answer.as_ptr()).into();
         if code != RDKafkaErrorCode::NoError {
-            return Err(failure(
-                code,
-                text(sys::rd_kafka_event_error_string(answer.as_ptr())),
-            ));
+            return Err(failure(code, text(sys::rd_kafka_event_error_string(answer.as_ptr()))));
         }
     }
     Ok(answer)
 }
 
 fn failure(code: RDKafkaErrorCode, text: String) -> Failure {
-    Failure {
-        code,
-        fatal: false,
-        retriable: false,
-        abort: false,
-        text,
-    }
+    Failure { code, fatal: false, retriable: false, abort: false, text }
 }
 
 /// Looks at an error object that stays its owner's.
@@ -113,12 +104,24 @@ unsafe fn look(error: *const sys::rd_kafka_error_t) -> Result<(), Failure> {
 }
 
 fn c_string(words: &str) -> Result<CString, Failure> {
-    CString::new(words).map_err(|_| {
-        failure(
-            RDKafkaErrorCode::InvalidArgument,
-            "a name holds a NUL byte".into(),
-        )
-    })
+    CString::new(words)
+        .map_err(|_| failure(RDKafkaErrorCode::InvalidArgument, "a name holds a NUL byte".into()))
+}
+
+/// Whether the cluster names a controller that is none of its brokers, as librdkafka's mock cluster
+/// does: every admin request waits for it in vain. One that names none at all may be electing it.
+/// `known` is a topic that exists: asking a broker for another may create it.
+pub(crate) fn has_false_controller<C: ClientContext>(
+    client: &Client<C>,
+    known: &Topic,
+    timeout: Duration,
+) -> bool {
+    // SAFETY: the client is live. Without time to wait the answer is what is known.
+    let controller = unsafe { sys::rd_kafka_controllerid(client.native_ptr(), 0) };
+    controller >= 0
+        && client.fetch_metadata(Some(known.as_str()), timeout).is_ok_and(|metadata| {
+            !metadata.brokers().iter().any(|broker| broker.id() == controller)
+        })
 }
 
 /// The topics among these that exist, with the ids of their incarnations if the broker has any.
@@ -127,10 +130,8 @@ pub(crate) fn describe_topics<C: ClientContext>(
     topics: &[Topic],
     timeout: Duration,
 ) -> Result<HashMap<Topic, Option<TopicId>>, Failure> {
-    let names = topics
-        .iter()
-        .map(|topic| c_string(topic.as_str()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let names =
+        topics.iter().map(|topic| c_string(topic.as_str())).collect::<Result<Vec<_>, _>>()?;
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let answer = ask(
         client,
@@ -198,12 +199,8 @@ pub(crate) fn read_uncommitted_ends<C: ClientContext>(
 ) -> Result<HashMap<PartitionId, Offset>, Failure> {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
-        list.add_partition_offset(
-            partition.topic().as_str(),
-            partition.index(),
-            KafkaOffset::End,
-        )
-        .map_err(|error| failure(RDKafkaErrorCode::InvalidArgument, error.to_string()))?;
+        list.add_partition_offset(partition.topic().as_str(), partition.index(), KafkaOffset::End)
+            .map_err(|error| failure(RDKafkaErrorCode::InvalidArgument, error.to_string()))?;
     }
     let answer = ask(
         client,

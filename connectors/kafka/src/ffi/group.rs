@@ -35,11 +35,7 @@ impl GroupMetadata {
     /// The id the coordinator gave this member; empty before it joined.
     pub(crate) fn member(&self) -> String {
         // SAFETY: the object is live and the string belongs to it.
-        unsafe {
-            text(sys::rd_kafka_consumer_group_metadata_member_id(
-                self.as_ptr(),
-            ))
-        }
+        unsafe { text(sys::rd_kafka_consumer_group_metadata_member_id(self.as_ptr())) }
     }
 
     /// The generation or member epoch; negative before the member joined.
@@ -77,10 +73,7 @@ pub(crate) struct CommitResult {
 impl CommitQueue {
     /// A queue that wakes `waker` when an answer arrives.
     pub(crate) fn new(consumer: &Arc<Consumer>, waker: &Arc<Waker>) -> Self {
-        Self {
-            queue: WakingQueue::own(consumer, waker),
-            consumer: Arc::clone(consumer),
-        }
+        Self { queue: WakingQueue::own(consumer, waker), consumer: Arc::clone(consumer) }
     }
 
     /// Sends a commit off without waiting.

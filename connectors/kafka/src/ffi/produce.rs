@@ -40,17 +40,10 @@ impl TopicHandle {
         let name = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
         // SAFETY: the client is live, the name terminated, no configuration is handed over.
         let pointer = unsafe {
-            sys::rd_kafka_topic_new(
-                producer.client().native_ptr(),
-                name.as_ptr(),
-                ptr::null_mut(),
-            )
+            sys::rd_kafka_topic_new(producer.client().native_ptr(), name.as_ptr(), ptr::null_mut())
         };
         NonNull::new(pointer)
-            .map(|pointer| Self {
-                pointer,
-                producer: Arc::clone(producer),
-            })
+            .map(|pointer| Self { pointer, producer: Arc::clone(producer) })
             // The only refusals are a name or a configuration that is not valid.
             .ok_or(RDKafkaErrorCode::InvalidTopic)
     }
@@ -126,9 +119,7 @@ pub(crate) fn produce(
 }
 
 fn parts(bytes: Option<&[u8]>) -> (*mut c_void, usize) {
-    bytes.map_or((ptr::null_mut(), 0), |bytes| {
-        (bytes.as_ptr().cast_mut().cast(), bytes.len())
-    })
+    bytes.map_or((ptr::null_mut(), 0), |bytes| (bytes.as_ptr().cast_mut().cast(), bytes.len()))
 }
 
 /// A list of headers that is ours until librdkafka takes it; null when there are none.

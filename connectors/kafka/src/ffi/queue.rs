@@ -45,11 +45,7 @@ impl WakingQueue {
                 1,
             );
         }
-        Self {
-            pointer,
-            consumer: Arc::clone(consumer),
-            waker: Arc::clone(waker),
-        }
+        Self { pointer, consumer: Arc::clone(consumer), waker: Arc::clone(waker) }
     }
 
     /// The consumer's main queue: group events, errors, logs, statistics. It is served by polling
@@ -105,7 +101,14 @@ pub(crate) struct PartitionQueue {
 
 /// A message owned by us, released once. An `Option` of it is a pointer that may be null.
 #[repr(transparent)]
-struct HeldMessage(NonNull<sys::rd_kafka_message_t>);
+pub(super) struct HeldMessage(NonNull<sys::rd_kafka_message_t>);
+
+#[cfg(feature = "limit")]
+impl HeldMessage {
+    pub(super) fn pointer(&self) -> NonNull<sys::rd_kafka_message_t> {
+        self.0
+    }
+}
 
 // SAFETY: a message is plain memory of librdkafka with atomic reference counts; any one thread may
 // read and release it.
@@ -155,8 +158,7 @@ impl PartitionQueue {
         if room == 0 {
             return true;
         }
-        self.scratch
-            .resize_with(room.max(self.scratch.len()), || None);
+        self.scratch.resize_with(room.max(self.scratch.len()), || None);
         // SAFETY: the queue is live and this thread is its only reader; the array has `room`
         // entries, each of the size and form of a pointer that may be null, and all null now.
         let taken = unsafe {
@@ -169,8 +171,7 @@ impl PartitionQueue {
         };
         let taken = usize::try_from(taken).unwrap_or(0);
         for message in &mut self.scratch[..taken] {
-            self.held
-                .push_back(message.take().expect("a taken message is never null"));
+            self.held.push_back(message.take().expect("a taken message is never null"));
         }
         taken == room
     }
@@ -182,10 +183,7 @@ impl PartitionQueue {
 
     /// The message at this place among those that are held.
     pub(crate) fn row(&self, place: usize) -> Option<Row<'_>> {
-        self.held.get(place).map(|message| Row {
-            message: message.0,
-            _queue: self,
-        })
+        self.held.get(place).map(|message| Row { message: message.0, _queue: self })
     }
 
     /// Releases the oldest `count` messages.
@@ -222,11 +220,7 @@ impl<'a> Row<'a> {
         const END: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32;
         // SAFETY: the message is live and initialised. The code is read as a number because a
         // broker may send one that the binding's enumeration does not know.
-        match unsafe {
-            (&raw const (*self.message.as_ptr()).err)
-                .cast::<i32>()
-                .read()
-        } {
+        match unsafe { (&raw const (*self.message.as_ptr()).err).cast::<i32>().read() } {
             RECORD => RowKind::Record,
             END => RowKind::End,
             _ => RowKind::Error,

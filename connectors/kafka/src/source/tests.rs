@@ -22,18 +22,13 @@ fn configured_in(
     source: &KafkaSource,
     context: &SourceContext,
 ) -> Result<rdkafka::ClientConfig, Error> {
-    source
-        .options
-        .config(&source.kafka, &source.subscription, context)
+    source.options.config(&source.kafka, &source.subscription, context)
 }
 
 fn refused(source: &KafkaSource, setting: &str) {
     let error = configured(source).unwrap_err();
     assert!(error.is_configuration(), "{error}");
-    assert!(
-        error.to_string().starts_with(&format!("{setting}: ")),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with(&format!("{setting}: ")), "{error}");
 }
 
 #[test]
@@ -66,10 +61,7 @@ fn the_settings_of_the_guarantee_are_always_set() {
 
 #[test]
 fn a_rebalance_must_fit_into_the_poll_interval() {
-    refused(
-        &source().max_poll_interval(Duration::from_secs(60)),
-        "max_poll_interval",
-    );
+    refused(&source().max_poll_interval(Duration::from_secs(60)), "max_poll_interval");
     let fits = source().max_poll_interval(Duration::from_secs(61));
     configured(&fits.session_timeout(Duration::from_secs(10))).unwrap();
 }
@@ -78,23 +70,14 @@ fn a_rebalance_must_fit_into_the_poll_interval() {
 fn zero_bounds_are_refused() {
     refused(&source().fetch_min_bytes(0), "fetch_min_bytes");
     refused(&source().records_per_fetch(0), "records_per_fetch");
-    refused(
-        &source().heartbeat_interval(Duration::ZERO),
-        "heartbeat_interval",
-    );
+    refused(&source().heartbeat_interval(Duration::ZERO), "heartbeat_interval");
 }
 
 #[test]
 fn the_broker_owns_session_and_heartbeat_under_its_own_protocol() {
     let consumer = || source().group_protocol(GroupProtocol::Consumer);
-    refused(
-        &consumer().session_timeout(Duration::from_secs(10)),
-        "session_timeout",
-    );
-    refused(
-        &consumer().heartbeat_interval(Duration::from_secs(1)),
-        "heartbeat_interval",
-    );
+    refused(&consumer().session_timeout(Duration::from_secs(10)), "session_timeout");
+    refused(&consumer().heartbeat_interval(Duration::from_secs(1)), "heartbeat_interval");
     let config = configured(&consumer()).unwrap();
     assert_eq!(config.get("group.protocol"), Some("consumer"));
     assert_eq!(config.get("session.timeout.ms"), None);
@@ -114,28 +97,18 @@ fn a_group_a_topic_and_an_anchored_pattern_are_needed() {
 
 #[test]
 fn a_forbidden_setting_is_reported_when_the_source_opens() {
-    refused(
-        &source().set("enable.auto.commit", "true"),
-        "enable.auto.commit",
-    );
+    refused(&source().set("enable.auto.commit", "true"), "enable.auto.commit");
     refused(&source().set("fetch.max.byte", "1"), "fetch.max.byte");
 }
 
 #[tokio::test]
 async fn a_value_librdkafka_does_not_take_names_its_setting() {
     let (events, _receiver) = EventSender::channel();
-    let error = source()
-        .set("fetch.max.bytes", "many")
-        .open(&context(), events)
-        .await
-        .unwrap_err();
+    let error = source().set("fetch.max.bytes", "many").open(&context(), events).await.unwrap_err();
     match error {
         SourceError::Stop(error) => {
             assert!(error.is_configuration(), "{error}");
-            assert!(
-                error.to_string().starts_with("fetch.max.bytes: "),
-                "{error}"
-            );
+            assert!(error.to_string().starts_with("fetch.max.bytes: "), "{error}");
         }
         other => panic!("{other}"),
     }

@@ -18,10 +18,7 @@ async fn logs_are_described_and_times_are_found() {
     let partitions = admin.partitions([topic.as_str()]).await.unwrap();
     assert_eq!(
         partitions,
-        [
-            PartitionId::new(topic.as_str(), 0),
-            PartitionId::new(topic.as_str(), 1)
-        ]
+        [PartitionId::new(topic.as_str(), 0), PartitionId::new(topic.as_str(), 1)]
     );
     let ranges = admin.log_ranges(&partitions).await.unwrap();
     let numbers: Vec<(i64, i64, i64)> = ranges
@@ -29,22 +26,13 @@ async fn logs_are_described_and_times_are_found() {
         .map(|range| (range.start.get(), range.stable_end.get(), range.end.get()))
         .collect();
     assert_eq!(numbers, [(0, 4, 5), (0, 0, 0)]);
-    let early = admin
-        .offsets_at(&partitions, Timestamp::from_millis(0))
-        .await
-        .unwrap();
+    let early = admin.offsets_at(&partitions, Timestamp::from_millis(0)).await.unwrap();
     assert_eq!(early, [Offset::ZERO, Offset::ZERO]);
     let late = Timestamp::from_millis(4_000_000_000_000);
-    assert_eq!(
-        admin.offsets_at(&partitions, late).await.unwrap(),
-        [Offset::new(4), Offset::ZERO]
-    );
+    assert_eq!(admin.offsets_at(&partitions, late).await.unwrap(), [Offset::new(4), Offset::ZERO]);
     producer.abort_transaction(PATIENCE).unwrap();
     let error = admin.partitions(["no-such-topic"]).await.unwrap_err();
-    assert!(
-        error.to_string().contains("no-such-topic does not exist"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no-such-topic does not exist"), "{error}");
 }
 
 async fn offsets_are_set(protocol: GroupProtocol) {
@@ -61,17 +49,11 @@ async fn offsets_are_set(protocol: GroupProtocol) {
     admin.set_group_offsets(&group, both.clone()).await.unwrap();
     assert_eq!(admin.group_offsets(&group).await.unwrap(), both);
 
-    let mut member = Member::join(
-        kafka().source(topic.as_str()).group_protocol(protocol),
-        &group,
-    )
-    .await;
+    let mut member =
+        Member::join(kafka().source(topic.as_str()).group_protocol(protocol), &group).await;
     let assignment = member.assigned().await;
     assert_eq!(admin.group_members(&group).await.unwrap(), 1);
-    let error = admin
-        .set_group_offsets(&group, vec![at(0, 9)])
-        .await
-        .unwrap_err();
+    let error = admin.set_group_offsets(&group, vec![at(0, 9)]).await.unwrap_err();
     assert!(error.to_string().contains("1 live members"), "{error}");
     assignment.answer(Vec::new());
     member.close().await;
@@ -79,14 +61,8 @@ async fn offsets_are_set(protocol: GroupProtocol) {
     while admin.group_members(&group).await.unwrap() > 0 {
         assert!(begun.elapsed() < PATIENCE, "the member left");
     }
-    admin
-        .set_group_offsets(&group, vec![at(0, 9)])
-        .await
-        .unwrap();
-    assert_eq!(
-        admin.group_offsets(&group).await.unwrap(),
-        [at(0, 9), at(1, 4)]
-    );
+    admin.set_group_offsets(&group, vec![at(0, 9)]).await.unwrap();
+    assert_eq!(admin.group_offsets(&group).await.unwrap(), [at(0, 9), at(1, 4)]);
 }
 
 #[tokio::test]

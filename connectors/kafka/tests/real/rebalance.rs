@@ -32,9 +32,7 @@ async fn hand_over(protocol: GroupProtocol) {
     while ends.len() < 4 || read < 40 {
         match first.event().await {
             SourceEvent::Records(chunk) => read += first.checked(chunk).len(),
-            SourceEvent::End {
-                partition, next, ..
-            } => {
+            SourceEvent::End { partition, next, .. } => {
                 ends.insert(partition, next.get());
             }
             other => panic!("{other:?}"),
@@ -61,11 +59,8 @@ async fn hand_over(protocol: GroupProtocol) {
         }
         assignment.answer(Vec::new());
     };
-    let given: BTreeSet<PartitionId> = assignment
-        .partitions
-        .iter()
-        .map(|assigned| assigned.partition.clone())
-        .collect();
+    let given: BTreeSet<PartitionId> =
+        assignment.partitions.iter().map(|assigned| assigned.partition.clone()).collect();
     assert_eq!(given, moved);
     second.answer(assignment, |_| 4);
     second.credit_all();
@@ -88,23 +83,13 @@ async fn hand_over(protocol: GroupProtocol) {
             other => panic!("{other:?}"),
         }
     }
-    assert!(
-        kept.iter()
-            .all(|(partition, offset)| !moved.contains(partition) && *offset == 10)
-    );
+    assert!(kept.iter().all(|(partition, offset)| !moved.contains(partition) && *offset == 10));
     let mut offsets: BTreeMap<PartitionId, Vec<i64>> = BTreeMap::new();
     for record in second.read(14).await {
-        offsets
-            .entry(record.partition.clone())
-            .or_default()
-            .push(record.offset.get());
+        offsets.entry(record.partition.clone()).or_default().push(record.offset.get());
     }
     assert_eq!(offsets.keys().cloned().collect::<BTreeSet<_>>(), moved);
-    assert!(
-        offsets
-            .values()
-            .all(|offsets| *offsets == (4..11).collect::<Vec<_>>())
-    );
+    assert!(offsets.values().all(|offsets| *offsets == (4..11).collect::<Vec<_>>()));
 
     // The second leaves: the first gets everything back.
     second.close().await;
@@ -119,11 +104,7 @@ async fn hand_over(protocol: GroupProtocol) {
     first.answer(assignment, |_| 10);
     first.credit_all();
     let records = first.read(2).await;
-    assert!(
-        records
-            .iter()
-            .all(|record| moved.contains(&record.partition))
-    );
+    assert!(records.iter().all(|record| moved.contains(&record.partition)));
     first.close().await;
 }
 
@@ -205,11 +186,7 @@ async fn commits_around_a_revocation(protocol: GroupProtocol) {
     let mut copier = Copier::start_with(first, sink, &group, &output).await;
     let records = copier.member.read(12).await;
     let of = |index: i32| -> Vec<_> {
-        records
-            .iter()
-            .filter(|r| r.partition.index() == index)
-            .cloned()
-            .collect()
+        records.iter().filter(|r| r.partition.index() == index).cloned().collect()
     };
     let mut second = Member::join(source(&input, protocol), &group).await;
     let revocation = copier.member.revoked().await;
@@ -281,15 +258,9 @@ async fn a_member_that_is_given_no_credit_keeps_its_membership() {
     let mut member = Member::join_with(source, &context).await;
     let assignment = member.assigned().await;
     member.answer(assignment, |_| 0);
-    assert!(
-        member.is_quiet_for(Duration::from_secs(10)).await,
-        "neither records nor group events"
-    );
+    assert!(member.is_quiet_for(Duration::from_secs(10)).await, "neither records nor group events");
     member.credit_all();
-    assert_eq!(
-        numbers(&member.read(5000).await),
-        (0..5000).collect::<Vec<_>>()
-    );
+    assert_eq!(numbers(&member.read(5000).await), (0..5000).collect::<Vec<_>>());
     member.close().await;
 }
 

@@ -14,10 +14,7 @@ use tidegate_kafka::{Message, partition_for_key};
 use crate::support::*;
 
 fn request(id: &PartitionId) -> ClaimRequest {
-    ClaimRequest {
-        partition: id.clone(),
-        topic_id: None,
-    }
+    ClaimRequest { partition: id.clone(), topic_id: None }
 }
 
 #[tokio::test]
@@ -35,17 +32,11 @@ async fn a_commit_stores_results_and_offsets_together() {
     assert_eq!(copies.len(), 100);
     for (number, copy) in copies.iter().enumerate() {
         assert_eq!(copy.text(), number.to_string());
-        assert_eq!(
-            copy.header("tidegate-source"),
-            Some(format!("{input}/0/{number}/0"))
-        );
+        assert_eq!(copy.header("tidegate-source"), Some(format!("{input}/0/{number}/0")));
     }
     // Claimed again, the progress is where the batch ended.
     let id = PartitionId::new(input.as_str(), 0);
-    assert_eq!(
-        claim(&mut copier.sink, &[request(&id)]).await[&id],
-        Some(100)
-    );
+    assert_eq!(claim(&mut copier.sink, &[request(&id)]).await[&id], Some(100));
     copier.member.close().await;
 }
 
@@ -73,10 +64,8 @@ async fn a_batch_without_results_stores_its_progress() {
     fill(&input, 0, 3);
     let mut copier = Copier::start(&input, &output).await;
     let records = copier.member.read(3).await;
-    let (first, second) = (
-        PartitionId::new(input.as_str(), 0),
-        PartitionId::new(input.as_str(), 1),
-    );
+    let (first, second) =
+        (PartitionId::new(input.as_str(), 0), PartitionId::new(input.as_str(), 1));
     let finished = records
         .iter()
         .map(|record| Finished {
@@ -139,27 +128,18 @@ async fn a_partition_that_is_not_assigned_is_refused() {
     let mut foreign = (*records[0]).clone();
     foreign.partition = PartitionId::new(input.as_str(), 7);
     let batch = batch(&[Arc::new(foreign)], 0, Epoch::new(1), &output);
-    assert!(matches!(
-        copier.sink.commit(&batch).await,
-        Err(CommitError::Aborted(_))
-    ));
+    assert!(matches!(copier.sink.commit(&batch).await, Err(CommitError::Aborted(_))));
     copier.member.close().await;
 }
 
 #[tokio::test]
 async fn a_dead_letter_keeps_the_record_and_tells_its_story() {
-    let (input, output, dead) = (
-        topic("in", 1).await,
-        topic("out", 1).await,
-        topic("dead", 1).await,
-    );
+    let (input, output, dead) =
+        (topic("in", 1).await, topic("out", 1).await, topic("dead", 1).await);
     fill(&input, 0, 3);
     let group = unique("g");
     let source = kafka().source(input.as_str());
-    let sink = source
-        .sink()
-        .dead_letters(dead.as_str())
-        .outputs([output.as_str()]);
+    let sink = source.sink().dead_letters(dead.as_str()).outputs([output.as_str()]);
     let mut copier = Copier::start_with(source, sink, &group, &output).await;
     let records = copier.member.read(3).await;
     let letter = |without_value| {
@@ -169,19 +149,12 @@ async fn a_dead_letter_keeps_the_record_and_tells_its_story() {
             without_value,
         })
     };
-    let outcomes = [
-        Outcome::Emit(Outputs::One(copy(&records[0], &output))),
-        letter(false),
-        letter(true),
-    ];
+    let outcomes =
+        [Outcome::Emit(Outputs::One(copy(&records[0], &output))), letter(false), letter(true)];
     let finished = records
         .iter()
         .zip(outcomes)
-        .map(|(record, outcome)| Finished {
-            record: Arc::clone(record),
-            outcome,
-            attempts: 4,
-        })
+        .map(|(record, outcome)| Finished { record: Arc::clone(record), outcome, attempts: 4 })
         .collect();
     let id = PartitionId::new(input.as_str(), 0);
     let span = Span {
@@ -190,33 +163,17 @@ async fn a_dead_letter_keeps_the_record_and_tells_its_story() {
         first: Offset::ZERO,
         next: Offset::new(3),
     };
-    copier
-        .sink
-        .commit(&Batch::new(vec![span], finished))
-        .await
-        .unwrap();
+    copier.sink.commit(&Batch::new(vec![span], finished)).await.unwrap();
     assert_eq!(read_all(&output).len(), 1);
     let letters = read_all(&dead);
     assert_eq!(letters.len(), 2);
     assert_eq!(letters[0].text(), "1");
-    assert_eq!(
-        letters[0].header("tidegate-source"),
-        Some(format!("{input}/0/1/0"))
-    );
-    assert_eq!(
-        letters[0].header("tidegate-error-reason").as_deref(),
-        Some("process")
-    );
-    assert_eq!(
-        letters[0].header("tidegate-error").as_deref(),
-        Some("no such airport")
-    );
+    assert_eq!(letters[0].header("tidegate-source"), Some(format!("{input}/0/1/0")));
+    assert_eq!(letters[0].header("tidegate-error-reason").as_deref(), Some("process"));
+    assert_eq!(letters[0].header("tidegate-error").as_deref(), Some("no such airport"));
     assert_eq!(letters[0].header("tidegate-attempts").as_deref(), Some("4"));
     assert_eq!(letters[1].value, None);
-    assert_eq!(
-        letters[1].header("tidegate-value-bytes").as_deref(),
-        Some("1")
-    );
+    assert_eq!(letters[1].header("tidegate-value-bytes").as_deref(), Some("1"));
     // SHA-256 of "2".
     assert_eq!(
         letters[1].header("tidegate-value-sha256").as_deref(),
@@ -232,19 +189,11 @@ async fn keys_go_where_kafkas_own_clients_put_them_and_null_differs_from_empty()
     let mut copier = Copier::start(&input, &output).await;
     let records = copier.member.read(1).await;
     let keys = ["a", "b", "quake", "", "x y z", "21", "foobar"];
-    let mut messages: Vec<Message> = keys
-        .iter()
-        .map(|key| Message::to(output.as_str()).key(*key).value("v"))
-        .collect();
+    let mut messages: Vec<Message> =
+        keys.iter().map(|key| Message::to(output.as_str()).key(*key).value("v")).collect();
     messages.push(Message::to(output.as_str()).value("null key"));
     messages.push(Message::to(output.as_str()).partition(3).key("a"));
-    messages.push(
-        Message::to(output.as_str())
-            .partition(4)
-            .key("")
-            .value("")
-            .header("h", "1"),
-    );
+    messages.push(Message::to(output.as_str()).partition(4).key("").value("").header("h", "1"));
     let id = PartitionId::new(input.as_str(), 0);
     let span = Span {
         partition: id.clone(),
@@ -257,11 +206,7 @@ async fn keys_go_where_kafkas_own_clients_put_them_and_null_differs_from_empty()
         outcome: Outcome::Emit(Outputs::Many(messages)),
         attempts: 1,
     }];
-    copier
-        .sink
-        .commit(&Batch::new(vec![span], finished))
-        .await
-        .unwrap();
+    copier.sink.commit(&Batch::new(vec![span], finished)).await.unwrap();
     let reads = read_all(&output);
     assert_eq!(reads.len(), 10);
     for key in keys {
@@ -274,14 +219,8 @@ async fn keys_go_where_kafkas_own_clients_put_them_and_null_differs_from_empty()
     let null = reads.iter().find(|read| read.key.is_none()).unwrap();
     assert_eq!(null.text(), "null key");
     let tombstone = reads.iter().find(|read| read.value.is_none()).unwrap();
-    assert_eq!(
-        (tombstone.partition, tombstone.key.as_deref()),
-        (3, Some(&b"a"[..]))
-    );
-    let empty = reads
-        .iter()
-        .find(|read| read.value.as_deref() == Some(b""))
-        .unwrap();
+    assert_eq!((tombstone.partition, tombstone.key.as_deref()), (3, Some(&b"a"[..])));
+    let empty = reads.iter().find(|read| read.value.as_deref() == Some(b"")).unwrap();
     assert_eq!((empty.partition, empty.key.as_deref()), (4, Some(&b""[..])));
     assert_eq!(empty.headers[0], ("h".to_string(), Some(b"1".to_vec())));
     copier.member.close().await;
@@ -390,12 +329,7 @@ async fn a_second_sink_with_the_same_name_fences_the_first_and_a_claim_takes_it_
     sink.open(&context).await.unwrap();
     let mut twin = source.sink();
     let member = Member::join(source, &group).await;
-    let mut copier = Copier {
-        member,
-        sink,
-        group: group.clone(),
-        output: output.clone(),
-    };
+    let mut copier = Copier { member, sink, group: group.clone(), output: output.clone() };
     let assignment = copier.member.assigned().await;
     copier.claim(&assignment).await;
     copier.member.answer(assignment, |_| 0);
@@ -420,11 +354,7 @@ async fn a_second_sink_with_the_same_name_fences_the_first_and_a_claim_takes_it_
     let error = loop {
         rounds += 1;
         assert!(rounds < 20, "the twin is named in the end");
-        let sink = if rounds % 2 == 0 {
-            &mut twin
-        } else {
-            &mut copier.sink
-        };
+        let sink = if rounds % 2 == 0 { &mut twin } else { &mut copier.sink };
         // Whoever lost its producer takes it back by a claim.
         sink.probe(&batch).await.ok();
         match sink.claim(&[request(&id)]).await {
@@ -452,12 +382,7 @@ async fn a_claim_after_a_killed_transaction_settles_it_and_resumes_before_it() {
         let mut sink = source.sink();
         sink.open(&context).await.unwrap();
         let member = Member::join(source, &group).await;
-        let mut copier = Copier {
-            member,
-            sink,
-            group: group.clone(),
-            output: output.clone(),
-        };
+        let mut copier = Copier { member, sink, group: group.clone(), output: output.clone() };
         let assignment = copier.member.assigned().await;
         copier.claim(&assignment).await;
         copier.member.answer(assignment, |_| 0);
@@ -478,12 +403,7 @@ async fn a_claim_after_a_killed_transaction_settles_it_and_resumes_before_it() {
     let mut sink = source.sink();
     sink.open(&context).await.unwrap();
     let member = Member::join(source, &group).await;
-    let mut copier = Copier {
-        member,
-        sink,
-        group: group.clone(),
-        output: output.clone(),
-    };
+    let mut copier = Copier { member, sink, group: group.clone(), output: output.clone() };
     let assignment = copier.member.assigned().await;
     let claims = copier.claim(&assignment).await;
     let id = PartitionId::new(input.as_str(), 0);
@@ -508,12 +428,7 @@ async fn positions_are_stored_while_the_assignment_waits_for_its_answer() {
     let mut sink = source.sink();
     sink.open(&sink_context(&group)).await.unwrap();
     let member = Member::join(source, &group).await;
-    let mut copier = Copier {
-        member,
-        sink,
-        group: group.clone(),
-        output,
-    };
+    let mut copier = Copier { member, sink, group: group.clone(), output };
     let assignment = copier.member.assigned().await;
     copier.claim(&assignment).await;
     let to = |partition: i32, expected: Option<i64>, next| Move {
@@ -522,26 +437,14 @@ async fn positions_are_stored_while_the_assignment_waits_for_its_answer() {
         next: Offset::new(next),
         topic_id: None,
     };
-    copier
-        .sink
-        .reposition(&[to(0, None, 5), to(1, None, 6)])
-        .await
-        .unwrap();
-    assert_eq!(
-        (stored(&group, &input, 0), stored(&group, &input, 1)),
-        (Some(5), Some(6))
-    );
+    copier.sink.reposition(&[to(0, None, 5), to(1, None, 6)]).await.unwrap();
+    assert_eq!((stored(&group, &input, 0), stored(&group, &input, 1)), (Some(5), Some(6)));
     // Insert-if-absent leaves what is there; a seek compares.
     copier.sink.reposition(&[to(0, None, 9)]).await.unwrap();
     assert_eq!(stored(&group, &input, 0), Some(5));
     copier.sink.reposition(&[to(0, Some(5), 2)]).await.unwrap();
     assert_eq!(stored(&group, &input, 0), Some(2));
-    match copier
-        .sink
-        .reposition(&[to(0, Some(5), 3)])
-        .await
-        .unwrap_err()
-    {
+    match copier.sink.reposition(&[to(0, Some(5), 3)]).await.unwrap_err() {
         CommitError::Fenced(_) => {}
         other => panic!("{other}"),
     }
@@ -567,38 +470,17 @@ async fn bad_settings_are_refused_before_anything_is_consumed() {
         }
     };
     let source = kafka().source(input.as_str());
-    let error = open(
-        source.sink().outputs(["no-such-topic"]),
-        sink_context(&group),
-    )
-    .await;
-    assert!(
-        error.starts_with("outputs: topic no-such-topic does not exist"),
-        "{error}"
-    );
-    let error = open(
-        source.sink().dead_letters("no-such-topic"),
-        sink_context(&group),
-    )
-    .await;
+    let error = open(source.sink().outputs(["no-such-topic"]), sink_context(&group)).await;
+    assert!(error.starts_with("outputs: topic no-such-topic does not exist"), "{error}");
+    let error = open(source.sink().dead_letters("no-such-topic"), sink_context(&group)).await;
     assert!(error.starts_with("dead_letters: "), "{error}");
-    let expected = SinkContext {
-        dead_letters: DeadLetters::Expected,
-        ..sink_context(&group)
-    };
+    let expected = SinkContext { dead_letters: DeadLetters::Expected, ..sink_context(&group) };
     let error = open(source.sink(), expected).await;
     assert!(error.starts_with("dead_letters: "), "{error}");
     let hour = Duration::from_secs(3600);
-    let error = open(
-        source.sink().transaction_timeout(hour),
-        sink_context(&group),
-    )
-    .await;
+    let error = open(source.sink().transaction_timeout(hour), sink_context(&group)).await;
     assert!(error.starts_with("transaction_timeout: "), "{error}");
-    assert!(
-        error.contains("3600000") && error.contains("900000"),
-        "both numbers: {error}"
-    );
+    assert!(error.contains("3600000") && error.contains("900000"), "both numbers: {error}");
     let error = open(source.sink().set("acks", "1"), sink_context(&group)).await;
     assert!(error.starts_with("acks: "), "{error}");
 }
@@ -632,11 +514,7 @@ async fn a_batch_larger_than_the_producers_queue_is_sent_whole() {
     let records = copier.member.read(1).await;
     let id = PartitionId::new(input.as_str(), 0);
     let many = (0..50_000u32)
-        .map(|number| {
-            Message::to(output.as_str())
-                .key(number.to_string())
-                .value("x")
-        })
+        .map(|number| Message::to(output.as_str()).key(number.to_string()).value("x"))
         .collect();
     let finished = vec![Finished {
         record: Arc::clone(&records[0]),
@@ -649,42 +527,28 @@ async fn a_batch_larger_than_the_producers_queue_is_sent_whole() {
         first: Offset::ZERO,
         next: Offset::new(1),
     };
-    copier
-        .sink
-        .commit(&Batch::new(vec![span], finished))
-        .await
-        .unwrap();
+    copier.sink.commit(&Batch::new(vec![span], finished)).await.unwrap();
     assert_eq!(read_all(&output).len(), 50_000);
     copier.member.close().await;
 }
 
 #[tokio::test]
 async fn the_plain_sink_writes_and_names_a_refused_record() {
-    let (input, output, dead) = (
-        topic("in", 1).await,
-        topic("out", 1).await,
-        topic("dead", 1).await,
-    );
+    let (input, output, dead) =
+        (topic("in", 1).await, topic("out", 1).await, topic("dead", 1).await);
     fill(&input, 0, 3);
     let mut member = Member::join(kafka().source(input.as_str()), &unique("g")).await;
     let assignment = member.assigned().await;
     member.answer(assignment, |_| 0);
     member.credit_all();
     let records = member.read(3).await;
-    let mut sink = kafka()
-        .sink()
-        .lineage()
-        .dead_letters(dead.as_str())
-        .outputs([output.as_str()]);
+    let mut sink = kafka().sink().lineage().dead_letters(dead.as_str()).outputs([output.as_str()]);
     sink.open(&sink_context("g")).await.unwrap();
     let good = batch(&records, 0, Epoch::new(1), &output);
     sink.write(&good).await.unwrap();
     let copies = read_all(&output);
     assert_eq!(copies.len(), 3);
-    assert_eq!(
-        copies[2].header("tidegate-source"),
-        Some(format!("{input}/0/2/0"))
-    );
+    assert_eq!(copies[2].header("tidegate-source"), Some(format!("{input}/0/2/0")));
     let (spans, mut finished) = good.into_parts();
     let large = Message::to(output.as_str()).value(vec![b'x'; 3_000_000]);
     finished[1].outcome = Outcome::Emit(Outputs::One(large));
@@ -695,10 +559,7 @@ async fn the_plain_sink_writes_and_names_a_refused_record() {
         other => panic!("{other}"),
     }
     let mut missing = kafka().sink().outputs(["no-such-topic"]);
-    assert!(matches!(
-        missing.open(&sink_context("g")).await,
-        Err(SinkError::Stop(_))
-    ));
+    assert!(matches!(missing.open(&sink_context("g")).await, Err(SinkError::Stop(_))));
     sink.close().await;
     member.close().await;
 }
@@ -715,9 +576,7 @@ async fn a_claim_waits_for_a_predecessors_pending_offsets_and_learns_what_became
     let ghost = open_transaction("ghost");
     write(&ghost, &output, 0, "ghost");
     let mut offsets = rdkafka::TopicPartitionList::new();
-    offsets
-        .add_partition_offset(&input, 0, rdkafka::Offset::Offset(4))
-        .unwrap();
+    offsets.add_partition_offset(&input, 0, rdkafka::Offset::Offset(4)).unwrap();
     ghost
         .send_offsets_to_transaction(&offsets, &place.group_metadata().unwrap(), PATIENCE)
         .unwrap();

@@ -21,10 +21,7 @@ async fn records_arrive_in_order_and_the_end_lies_behind_the_transaction_marker(
 
     let mut member = Member::join(kafka().source(topic.as_str()), &unique("g")).await;
     let assignment = member.assigned().await;
-    assert!(
-        assignment.partitions[0].topic_id.is_some(),
-        "the broker tells the topic's id"
-    );
+    assert!(assignment.partitions[0].topic_id.is_some(), "the broker tells the topic's id");
     member.answer(assignment, |_| 0);
     member.credit_all();
     let id = PartitionId::new(topic.as_str(), 0);
@@ -53,9 +50,7 @@ async fn aborted_records_are_invisible_and_the_end_lies_behind_them() {
     let assignment = member.assigned().await;
     member.answer(assignment, |_| 0);
     member.credit_all();
-    let (records, end) = member
-        .read_to_end(&PartitionId::new(topic.as_str(), 0))
-        .await;
+    let (records, end) = member.read_to_end(&PartitionId::new(topic.as_str(), 0)).await;
     assert!(records.is_empty());
     assert_eq!(end, 11);
     member.close().await;
@@ -68,18 +63,9 @@ async fn keys_values_headers_and_times_arrive_as_they_were_written() {
     let topic = topic("bytes", 1).await;
     let producer: BaseProducer = config().create().unwrap();
     let headers = OwnedHeaders::new()
-        .insert(Header {
-            key: "a",
-            value: Some("1"),
-        })
-        .insert(Header::<&str> {
-            key: "b",
-            value: None,
-        })
-        .insert(Header {
-            key: "a",
-            value: Some(""),
-        });
+        .insert(Header { key: "a", value: Some("1") })
+        .insert(Header::<&str> { key: "b", value: None })
+        .insert(Header { key: "a", value: Some("") });
     let full = BaseRecord::<[u8], [u8]>::to(&topic)
         .key(&b"k\xff"[..])
         .payload(&b"v\0"[..])
@@ -88,10 +74,7 @@ async fn keys_values_headers_and_times_arrive_as_they_were_written() {
     producer.send(full).map_err(|(e, _)| e).unwrap();
     let empty = BaseRecord::<str, str>::to(&topic).key("").payload("");
     producer.send(empty).map_err(|(e, _)| e).unwrap();
-    producer
-        .send(BaseRecord::<str, str>::to(&topic))
-        .map_err(|(e, _)| e)
-        .unwrap();
+    producer.send(BaseRecord::<str, str>::to(&topic)).map_err(|(e, _)| e).unwrap();
     producer.flush(PATIENCE).unwrap();
 
     let mut member = Member::join(kafka().source(topic.as_str()), &unique("g")).await;
@@ -102,24 +85,14 @@ async fn keys_values_headers_and_times_arrive_as_they_were_written() {
     assert_eq!(records[0].key.as_deref(), Some(&b"k\xff"[..]));
     assert_eq!(records[0].value.as_deref(), Some(&b"v\0"[..]));
     assert_eq!(records[0].timestamp, Some(Timestamp::from_millis(1234)));
-    let headers: Vec<(&str, Option<&[u8]>)> = records[0]
-        .headers
-        .iter()
-        .map(|header| (&*header.name, header.value.as_deref()))
-        .collect();
-    assert_eq!(
-        headers,
-        [("a", Some(&b"1"[..])), ("b", None), ("a", Some(&b""[..]))]
-    );
+    let headers: Vec<(&str, Option<&[u8]>)> =
+        records[0].headers.iter().map(|header| (&*header.name, header.value.as_deref())).collect();
+    assert_eq!(headers, [("a", Some(&b"1"[..])), ("b", None), ("a", Some(&b""[..]))]);
     assert_eq!(
         (records[1].key.as_deref(), records[1].value.as_deref()),
         (Some(&b""[..]), Some(&b""[..]))
     );
-    assert_eq!(
-        (&records[2].key, &records[2].value),
-        (&None, &None),
-        "null differs from empty"
-    );
+    assert_eq!((&records[2].key, &records[2].value), (&None, &None), "null differs from empty");
     assert!(records[2].headers.is_empty());
     member.close().await;
 }
@@ -132,14 +105,9 @@ async fn a_partition_without_credit_waits_while_the_other_goes_on() {
     let mut member = Member::join(kafka().source(topic.as_str()), &unique("g")).await;
     let assignment = member.assigned().await;
     member.answer(assignment, |_| 0);
-    let (first, second) = (
-        PartitionId::new(topic.as_str(), 0),
-        PartitionId::new(topic.as_str(), 1),
-    );
-    assert!(
-        member.is_quiet_for(Duration::from_millis(500)).await,
-        "nothing without credit"
-    );
+    let (first, second) =
+        (PartitionId::new(topic.as_str(), 0), PartitionId::new(topic.as_str(), 1));
+    assert!(member.is_quiet_for(Duration::from_millis(500)).await, "nothing without credit");
 
     member.credit(&first, 10, 10);
     let records = member.read(10).await;
@@ -247,10 +215,8 @@ async fn a_partition_left_out_of_the_answer_is_started_by_a_reposition() {
     let topic = topic("parked", 2).await;
     fill(&topic, 0, 10);
     fill(&topic, 1, 10);
-    let (first, second) = (
-        PartitionId::new(topic.as_str(), 0),
-        PartitionId::new(topic.as_str(), 1),
-    );
+    let (first, second) =
+        (PartitionId::new(topic.as_str(), 0), PartitionId::new(topic.as_str(), 1));
     let mut member = Member::join(kafka().source(topic.as_str()), &unique("g")).await;
     let assignment = member.assigned().await;
     let start = member.start(&first, 0);
@@ -284,10 +250,7 @@ async fn an_answer_after_the_deadline_still_starts_its_partitions() {
 }
 
 fn position(resolved: &[Resolved], partition: i32) -> i64 {
-    let found = resolved
-        .iter()
-        .find(|r| r.partition.index() == partition)
-        .expect("an answer");
+    let found = resolved.iter().find(|r| r.partition.index() == partition).expect("an answer");
     found.position.as_ref().expect("a position").get()
 }
 
@@ -303,11 +266,8 @@ async fn positions_are_found_in_the_log() {
     let id = PartitionId::new(topic.as_str(), 0);
     let empty = PartitionId::new(topic.as_str(), 1);
     let none = PartitionId::new(topic.as_str(), 7);
-    let mut member = Member::join(
-        kafka().source(topic.as_str()).start(StartPolicy::Latest),
-        &unique("g"),
-    )
-    .await;
+    let mut member =
+        Member::join(kafka().source(topic.as_str()).start(StartPolicy::Latest), &unique("g")).await;
     // Answered while the assignment waits for its own answer.
     let assignment = member.assigned().await;
     let wanted = vec![Wanted::Start(id.clone())];
@@ -316,15 +276,9 @@ async fn positions_are_found_in_the_log() {
         10,
         "the open transaction is not reached"
     );
-    let all = member
-        .source
-        .resolve(vec![Wanted::StartOfTopic(topic.as_str().into())])
-        .await
-        .unwrap();
-    assert_eq!(
-        (all.len(), position(&all, 0), position(&all, 1)),
-        (2, 10, 0)
-    );
+    let all =
+        member.source.resolve(vec![Wanted::StartOfTopic(topic.as_str().into())]).await.unwrap();
+    assert_eq!((all.len(), position(&all, 0), position(&all, 1)), (2, 10, 0));
     let mut ask = |wanted| {
         let answer = member.source.resolve(vec![wanted]);
         async move {
@@ -336,31 +290,16 @@ async fn positions_are_found_in_the_log() {
     assert_eq!(ask(Wanted::Beginning(id.clone())).await.unwrap(), 0);
     assert_eq!(ask(Wanted::End(id.clone())).await.unwrap(), 10);
     assert_eq!(ask(Wanted::End(empty.clone())).await.unwrap(), 0);
-    assert_eq!(
-        ask(Wanted::At(id.clone(), Timestamp::from_millis(0)))
-            .await
-            .unwrap(),
-        0
-    );
+    assert_eq!(ask(Wanted::At(id.clone(), Timestamp::from_millis(0))).await.unwrap(), 0);
     let future = Timestamp::from_millis(4_000_000_000_000);
     assert_eq!(ask(Wanted::At(id.clone(), future)).await.unwrap(), 10);
+    assert_eq!(ask(Wanted::Stored(id.clone(), Offset::new(7))).await.unwrap(), 7);
     assert_eq!(
-        ask(Wanted::Stored(id.clone(), Offset::new(7)))
-            .await
-            .unwrap(),
-        7
-    );
-    assert_eq!(
-        ask(Wanted::Stored(id.clone(), Offset::new(15)))
-            .await
-            .unwrap(),
+        ask(Wanted::Stored(id.clone(), Offset::new(15))).await.unwrap(),
         15,
         "inside the open transaction"
     );
-    match ask(Wanted::Stored(id.clone(), Offset::new(99)))
-        .await
-        .unwrap_err()
-    {
+    match ask(Wanted::Stored(id.clone(), Offset::new(99))).await.unwrap_err() {
         Unresolved::OutOfRange { high, .. } => assert_eq!(high.get(), 15),
         other => panic!("{other:?}"),
     }
@@ -380,24 +319,12 @@ async fn a_partition_that_appears_later_starts_at_its_beginning_whatever_the_pol
     assert_eq!(assignment.partitions.len(), 1);
     member.answer(assignment, |_| 0);
     let grown = rdkafka::admin::NewPartitions::new(&topic, 2);
-    admin()
-        .create_partitions([&grown], &rdkafka::admin::AdminOptions::new())
-        .await
-        .unwrap();
+    admin().create_partitions([&grown], &rdkafka::admin::AdminOptions::new()).await.unwrap();
     let assignment = member.assigned().await;
     let added = PartitionId::new(topic.as_str(), 1);
-    assert!(
-        assignment
-            .partitions
-            .iter()
-            .any(|assigned| assigned.partition == added)
-    );
+    assert!(assignment.partitions.iter().any(|assigned| assigned.partition == added));
     fill(&topic, 1, 5);
-    let found = member
-        .source
-        .resolve(vec![Wanted::Start(added.clone())])
-        .await
-        .unwrap();
+    let found = member.source.resolve(vec![Wanted::Start(added.clone())]).await.unwrap();
     assert_eq!(position(&found, 1), 0);
     member.answer(assignment, |_| 0);
     member.credit_all();
@@ -411,11 +338,7 @@ async fn the_start_policy_error_resolves_to_a_named_refusal() {
     let source = kafka().source(topic.as_str()).start(StartPolicy::Error);
     let mut member = Member::join(source, &unique("g")).await;
     let id = PartitionId::new(topic.as_str(), 0);
-    let mut found = member
-        .source
-        .resolve(vec![Wanted::Start(id)])
-        .await
-        .unwrap();
+    let mut found = member.source.resolve(vec![Wanted::Start(id)]).await.unwrap();
     assert!(matches!(found.remove(0).position, Err(Unresolved::NoStart)));
     member.close().await;
 }
@@ -423,17 +346,12 @@ async fn the_start_policy_error_resolves_to_a_named_refusal() {
 #[tokio::test]
 async fn an_unknown_topic_is_waited_for_and_read_once_it_exists() {
     let topic = unique("unknown");
-    let source = kafka()
-        .source(topic.as_str())
-        .topic_refresh(Duration::from_secs(1));
+    let source = kafka().source(topic.as_str()).topic_refresh(Duration::from_secs(1));
     let mut member = Member::join(source, &unique("g")).await;
     loop {
         match member.any_event().await {
             SourceEvent::Health(Health::Waiting(text)) => {
-                assert!(
-                    text.contains(&topic) && text.contains("does not exist yet"),
-                    "{text}"
-                );
+                assert!(text.contains(&topic) && text.contains("does not exist yet"), "{text}");
                 break;
             }
             SourceEvent::GroupChanged => {}
@@ -463,10 +381,7 @@ async fn an_offset_outside_the_log_stops_its_partition_and_a_reposition_revives_
     let topic = topic("out-of-range", 2).await;
     fill(&topic, 0, 5);
     fill(&topic, 1, 5);
-    let (bad, good) = (
-        PartitionId::new(topic.as_str(), 0),
-        PartitionId::new(topic.as_str(), 1),
-    );
+    let (bad, good) = (PartitionId::new(topic.as_str(), 0), PartitionId::new(topic.as_str(), 1));
     let mut member = Member::join(kafka().source(topic.as_str()), &unique("g")).await;
     let assignment = member.assigned().await;
     let outside = bad.clone();
@@ -479,9 +394,7 @@ async fn an_offset_outside_the_log_stops_its_partition_and_a_reposition_revives_
                 assert_eq!(chunk.partition, good);
                 read += chunk.records.len();
             }
-            SourceEvent::PartitionFailed {
-                partition, cause, ..
-            } => {
+            SourceEvent::PartitionFailed { partition, cause, .. } => {
                 assert_eq!(partition, bad);
                 assert!(cause.to_string().contains("99"), "{cause}");
                 failed = true;
@@ -502,9 +415,8 @@ async fn a_pattern_reads_every_topic_it_matches_and_those_created_later() {
     let prefix = unique("pattern");
     create(&format!("{prefix}-a"), 1, &[]).await;
     fill(&format!("{prefix}-a"), 0, 2);
-    let source = kafka()
-        .source_pattern(format!("^{prefix}-.*"))
-        .topic_refresh(Duration::from_secs(1));
+    let source =
+        kafka().source_pattern(format!("^{prefix}-.*")).topic_refresh(Duration::from_secs(1));
     let mut member = Member::join(source, &unique("g")).await;
     let assignment = member.assigned().await;
     assert_eq!(assignment.partitions.len(), 1);
@@ -523,11 +435,7 @@ async fn a_pattern_reads_every_topic_it_matches_and_those_created_later() {
     member.answer(assignment, |_| 0);
     member.credit_all();
     let records = member.read(3).await;
-    assert!(
-        records
-            .iter()
-            .all(|r| r.partition.topic().as_str().ends_with("-b"))
-    );
+    assert!(records.iter().all(|r| r.partition.topic().as_str().ends_with("-b")));
     member.close().await;
 }
 
@@ -538,10 +446,8 @@ async fn group_offsets_are_committed_by_owners_only_and_mirrored() {
     let mut member = Member::join(kafka().source(topic.as_str()), &group).await;
     let assignment = member.assigned().await;
     member.answer(assignment, |_| 0);
-    let (first, second) = (
-        PartitionId::new(topic.as_str(), 0),
-        PartitionId::new(topic.as_str(), 1),
-    );
+    let (first, second) =
+        (PartitionId::new(topic.as_str(), 0), PartitionId::new(topic.as_str(), 1));
     let offsets = member.source.group_offsets();
     let both = [second.clone(), first.clone()];
     assert_eq!(offsets.committed(&both).await.unwrap(), [None, None]);
@@ -555,10 +461,7 @@ async fn group_offsets_are_committed_by_owners_only_and_mirrored() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         result = offsets.commit(&[at(&first, 7)]).await;
     }
-    assert_eq!(
-        offsets.committed(&both).await.unwrap(),
-        [None, Some(Offset::new(7))]
-    );
+    assert_eq!(offsets.committed(&both).await.unwrap(), [None, Some(Offset::new(7))]);
     let stranger = PartitionId::new(topic.as_str(), 5);
     assert!(matches!(
         offsets.commit(&[at(&stranger, 1)]).await,
@@ -568,10 +471,7 @@ async fn group_offsets_are_committed_by_owners_only_and_mirrored() {
     offsets.mirror(vec![at(&second, 4)]);
     let begun = std::time::Instant::now();
     while stored(&group, &topic, 1) != Some(4) {
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "the newest mirrored offset arrives"
-        );
+        assert!(begun.elapsed() < PATIENCE, "the newest mirrored offset arrives");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     member.close().await;

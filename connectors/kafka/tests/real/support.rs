@@ -84,14 +84,9 @@ pub(crate) async fn create(name: &str, partitions: i32, settings: &[(&str, &str)
     let begun = Instant::now();
     let client: BaseConsumer = config().create().expect("a consumer");
     loop {
-        let metadata = client
-            .fetch_metadata(Some(name), PATIENCE)
-            .expect("metadata");
+        let metadata = client.fetch_metadata(Some(name), PATIENCE).expect("metadata");
         let found = &metadata.topics()[0];
-        let led = found
-            .partitions()
-            .iter()
-            .all(|p| p.leader() >= 0 && p.error().is_none());
+        let led = found.partitions().iter().all(|p| p.leader() >= 0 && p.error().is_none());
         if found.error().is_none() && found.partitions().len() == partitions as usize && led {
             return;
         }
@@ -116,23 +111,15 @@ pub(crate) fn open_transaction(name: &str) -> BaseProducer {
 
 /// As [`open_transaction`], under this transactional id.
 pub(crate) fn open_transaction_as(id: &str) -> BaseProducer {
-    let producer: BaseProducer = config()
-        .set("transactional.id", id)
-        .create()
-        .expect("a producer");
+    let producer: BaseProducer = config().set("transactional.id", id).create().expect("a producer");
     producer.init_transactions(PATIENCE).expect("init");
     producer.begin_transaction().expect("begin");
     producer
 }
 
 pub(crate) fn write(producer: &BaseProducer, topic: &str, partition: i32, value: &str) {
-    let record = BaseRecord::<str, str>::to(topic)
-        .partition(partition)
-        .payload(value);
-    producer
-        .send(record)
-        .map_err(|(error, _)| error)
-        .expect("queued");
+    let record = BaseRecord::<str, str>::to(topic).partition(partition).payload(value);
+    producer.send(record).map_err(|(error, _)| error).expect("queued");
 }
 
 /// What stands in a log.
@@ -169,23 +156,17 @@ pub(crate) fn read_isolated(topic: &str, isolation: &str) -> Vec<Read> {
         .set("auto.offset.reset", "earliest")
         .create()
         .expect("a consumer");
-    let metadata = consumer
-        .fetch_metadata(Some(topic), PATIENCE)
-        .expect("metadata");
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
     let partitions = metadata.topics()[0].partitions().len();
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions as i32 {
-        list.add_partition_offset(topic, partition, KafkaOffset::Beginning)
-            .expect("offset");
+        list.add_partition_offset(topic, partition, KafkaOffset::Beginning).expect("offset");
     }
     consumer.assign(&list).expect("assign");
     let (mut reads, mut ends) = (Vec::new(), 0);
     let begun = Instant::now();
     while ends < partitions {
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "{topic} could not be read to its end"
-        );
+        assert!(begun.elapsed() < PATIENCE, "{topic} could not be read to its end");
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => reads.push(Read {
                 partition: message.partition(),
@@ -217,9 +198,7 @@ pub(crate) fn stored(group: &str, topic: &str, partition: i32) -> Option<i64> {
         .expect("a consumer");
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, partition);
-    let list = consumer
-        .committed_offsets(list, PATIENCE)
-        .expect("committed");
+    let list = consumer.committed_offsets(list, PATIENCE).expect("committed");
     match list.elements()[0].offset() {
         KafkaOffset::Offset(offset) => Some(offset),
         _ => None,
@@ -264,16 +243,8 @@ impl Member {
             source = source.set("debug", debug);
         }
         let (sender, events) = EventSender::channel();
-        source
-            .open(context, sender)
-            .await
-            .expect("the source opens");
-        Self {
-            source,
-            events,
-            epochs: BTreeMap::new(),
-            last_epoch: 0,
-        }
+        source.open(context, sender).await.expect("the source opens");
+        Self { source, events, epochs: BTreeMap::new(), last_epoch: 0 }
     }
 
     /// The next event; what says nothing of partitions or records is left out.
@@ -342,11 +313,7 @@ impl Member {
         self.last_epoch += 1;
         let epoch = Epoch::new(self.last_epoch);
         self.epochs.insert(partition.clone(), epoch);
-        Start {
-            partition: partition.clone(),
-            epoch,
-            offset: Offset::new(offset),
-        }
+        Start { partition: partition.clone(), epoch, offset: Offset::new(offset) }
     }
 
     pub(crate) fn credit(&mut self, partition: &PartitionId, records: u32, bytes: u64) {
@@ -386,15 +353,8 @@ impl Member {
         loop {
             match self.event().await {
                 SourceEvent::Records(chunk) => records.extend(self.checked(chunk)),
-                SourceEvent::End {
-                    partition: ended,
-                    epoch,
-                    next,
-                } => {
-                    assert_eq!(
-                        self.epochs[&ended], epoch,
-                        "the end is of the current epoch"
-                    );
+                SourceEvent::End { partition: ended, epoch, next } => {
+                    assert_eq!(self.epochs[&ended], epoch, "the end is of the current epoch");
                     if ended == *partition {
                         return (records, next.get());
                     }
@@ -406,10 +366,7 @@ impl Member {
 
     /// The records of a chunk, which must be of the partition's current epoch.
     pub(crate) fn checked(&self, chunk: Chunk) -> Vec<Arc<RawRecord>> {
-        assert_eq!(
-            self.epochs[&chunk.partition], chunk.epoch,
-            "records of the current epoch"
-        );
+        assert_eq!(self.epochs[&chunk.partition], chunk.epoch, "records of the current epoch");
         assert!(!chunk.records.is_empty() && chunk.records.len() <= 256);
         chunk.records
     }
@@ -452,21 +409,12 @@ impl Copier {
         group: &str,
         output: &str,
     ) -> Self {
-        sink.open(&sink_context(group))
-            .await
-            .expect("the sink opens");
+        sink.open(&sink_context(group)).await.expect("the sink opens");
         let member = Member::join(source, group).await;
-        let mut copier = Self {
-            member,
-            sink,
-            group: group.into(),
-            output: output.into(),
-        };
+        let mut copier = Self { member, sink, group: group.into(), output: output.into() };
         let assignment = copier.member.assigned().await;
         let claims = copier.claim(&assignment).await;
-        copier
-            .member
-            .answer(assignment, |id| claims[id].unwrap_or(0));
+        copier.member.answer(assignment, |id| claims[id].unwrap_or(0));
         copier.member.credit_all();
         copier
     }
@@ -553,10 +501,7 @@ pub(crate) fn numbers(records: &[Arc<RawRecord>]) -> Vec<u32> {
         .iter()
         .map(|record| {
             let value = record.value.as_ref().expect("a value");
-            std::str::from_utf8(value)
-                .expect("text")
-                .parse()
-                .expect("a number")
+            std::str::from_utf8(value).expect("text").parse().expect("a number")
         })
         .collect()
 }

@@ -1,0 +1,62 @@
+//! Where the database is and how it is opened.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use tidegate::Error;
+use tidegate_sql::{BadName, Bookkeeping};
+
+/// Where the database is and how it is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) path: PathBuf,
+    pub(crate) prefix: String,
+    pub(crate) busy_timeout: Duration,
+}
+
+impl Settings {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            prefix: "tidegate_".to_owned(),
+            busy_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// The names of the bookkeeping tables.
+    pub(crate) fn bookkeeping(&self) -> Result<Bookkeeping, BadName> {
+        // The prefix is part of each name, never a piece of SQL on its own.
+        Bookkeeping::new(String::new(), |table| {
+            let name = format!("{}{table}", self.prefix);
+            format!("\"{}\"", name.replace('"', "\"\""))
+        })
+    }
+
+    /// Refuses a path that cannot keep the promise.
+    pub(crate) fn validate(&self) -> Result<Bookkeeping, Error> {
+        let path = self.path.to_string_lossy();
+        if path.is_empty() || path.contains(":memory:") || path.contains("mode=memory") {
+            return Err(Error::configuration(
+                "path",
+                "names no file: progress in memory is lost with the process",
+            )
+            .remedy("name a file on a local disk"));
+        }
+        self.bookkeeping().map_err(|error| Error::configuration("bookkeeping_prefix", error))
+    }
+
+    /// Opens the file; it must exist, because the tables for results must.
+    pub(crate) async fn connect(&self) -> Result<SqliteConnection, sqlx::Error> {
+        SqliteConnectOptions::new()
+            .filename(&self.path)
+            .create_if_missing(false)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(self.busy_timeout)
+            .foreign_keys(true)
+            .connect()
+            .await
+    }
+}

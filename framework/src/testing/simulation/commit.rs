@@ -1,0 +1,310 @@
+//! A commit in its steps, and every way it can end.
+
+use super::chance::Fault;
+use super::checker::{Effect, Effects};
+use super::coverage::Seen;
+use super::delivery::{Call, Delivery, Stage};
+use super::kafka::Stores;
+use super::log::number;
+use super::source::Source;
+use super::sql::Begun;
+use super::store::Store;
+use super::world::Shared;
+use crate::batch::Batch;
+use crate::delivery::Fate;
+use crate::engine::core::Event;
+use crate::record::Coordinates;
+use crate::sink::SinkError;
+use crate::source::Position;
+use crate::{Cause, Error};
+
+impl Delivery {
+    pub(super) fn commit(
+        &mut self,
+        batch: Batch<Effect>,
+        source: &Source,
+        shared: &mut Shared,
+    ) -> Option<Event<Effect>> {
+        let effects = match Effects::of(&batch) {
+            Ok(effects) => effects,
+            Err(wrong) => {
+                shared.fail(wrong);
+                return None;
+            }
+        };
+        if self.stage == Stage::New {
+            let touched = effects.spans.iter().find(|span| self.doubtful.contains(&span.0));
+            if let Some((partition, ..)) = touched {
+                shared.fail(format!("{partition} is in doubt, and more of it is committed"));
+            }
+            if shared.chance.hits(Fault::Operator) {
+                shared.cover.saw(Seen::Operator);
+                let fate = match shared.chance.coin() {
+                    true => Fate::Stop(Error::sink_failed("planted")),
+                    false => Fate::Aborted(Cause::new("planted").needs_operator()),
+                };
+                return Some(Event::Committed { batch, fate });
+            }
+        }
+        let fate = match shared.store {
+            Store::Sql(_) => self.commit_sql(effects, shared),
+            Store::Kafka(_) => self.commit_kafka(&batch, effects, source, shared),
+            Store::Group(_) => self.commit_group(&batch, effects, source, shared),
+        };
+        match fate {
+            Ok(fate) => {
+                if let Fate::InDoubt(_) = fate {
+                    let spans = batch.spans().iter();
+                    self.doubtful.extend(spans.map(|span| number(&span.partition)));
+                }
+                Some(Event::Committed { batch, fate })
+            }
+            Err(stage) => self.keep(Call::Commit(batch), stage),
+        }
+    }
+
+    /// A fate, or the stage it goes on from.
+    fn commit_sql(&mut self, effects: Effects, shared: &mut Shared) -> Result<Fate, Stage> {
+        let Store::Sql(sql) = &mut shared.store else { unreachable!("the caller knows") };
+        let chance = &mut shared.chance;
+        if let Stage::Open(id) = self.stage {
+            if chance.hits(Fault::LateCommit) {
+                sql.leave(id);
+                return Ok(Fate::InDoubt(Cause::new("no answer")));
+            }
+            if chance.hits(Fault::Abort) {
+                sql.roll_back(id);
+                return Ok(aborted(shared));
+            }
+            let lost = chance.hits(Fault::Doubt);
+            if lost && chance.coin() {
+                sql.roll_back(id);
+                return Ok(in_doubt(Seen::DoubtNotStored, shared));
+            }
+            let stored = sql.commit(id, &mut shared.history, &shared.logs);
+            return Ok(match stored {
+                None => in_doubt(Seen::DoubtNotStored, shared),
+                Some(checked) => stored_or_lost(checked, lost, shared),
+            });
+        }
+        if chance.hits(Fault::Abort) {
+            return Ok(aborted(shared));
+        }
+        if chance.hits(Fault::LateCommit) && chance.coin() {
+            sql.leave_unread(self.name, &self.claims, effects);
+            return Ok(Fate::InDoubt(Cause::new("no answer")));
+        }
+        match sql.begin(self.name, &self.claims, &effects, &shared.logs) {
+            Begun::Open(id) => Err(Stage::Open(id)),
+            Begun::Waits if chance.one_in(10) => Ok(aborted(shared)),
+            Begun::Waits => Err(Stage::New),
+            Begun::Fenced => {
+                shared.cover.saw(Seen::Fenced);
+                Ok(Fate::Fenced(Cause::new("not ours, or not there")))
+            }
+            Begun::Rejected(record, is_dead) => Ok(rejected(record, is_dead, shared)),
+        }
+    }
+
+    fn commit_kafka(
+        &mut self,
+        batch: &Batch<Effect>,
+        effects: Effects,
+        source: &Source,
+        shared: &mut Shared,
+    ) -> Result<Fate, Stage> {
+        if !self.has_producer {
+            return Ok(Fate::InDoubt(Cause::new("there is no producer until the next claim")));
+        }
+        match self.stage {
+            Stage::Open(id) => return Ok(self.end_kafka(id, shared)),
+            Stage::Sent(member, generation) => {
+                if !shared.group.accepts(member, generation) {
+                    shared.cover.saw(Seen::StaleGeneration);
+                    return Ok(Fate::Aborted(Cause::new("illegal generation")));
+                }
+                let now = shared.now;
+                let Store::Kafka(kafka) = &mut shared.store else { unreachable!("as above") };
+                return Err(Stage::Open(kafka.open(self.name, Stores::Batch(effects), now)));
+            }
+            Stage::New => {}
+        }
+        if shared.chance.hits(Fault::ProducerFenced) && shared.chance.one_in(4) {
+            shared.cover.saw(Seen::ProducerFenced);
+            self.has_producer = false;
+            return Ok(Fate::Fenced(Cause::new("invalid producer epoch")));
+        }
+        if shared.chance.hits(Fault::Abort) {
+            return Ok(aborted(shared));
+        }
+        if let Some((record, is_dead)) = effects.refused(&shared.logs) {
+            return Ok(rejected(record, is_dead, shared));
+        }
+        // What the broker compares is the newest membership: whether these spans are still of our
+        // current epochs is asked at the same moment.
+        let spans = if shared.plan.forgets_epochs { &[] } else { batch.spans() };
+        match source.membership(spans) {
+            Some((member, generation)) => Err(Stage::Sent(member, generation)),
+            None => {
+                shared.cover.saw(Seen::StaleEpoch);
+                Ok(Fate::Aborted(Cause::new("membership")))
+            }
+        }
+    }
+
+    fn end_kafka(&mut self, id: u64, shared: &mut Shared) -> Fate {
+        let Store::Kafka(kafka) = &mut shared.store else { unreachable!("the caller knows") };
+        let chance = &mut shared.chance;
+        let late = chance.hits(Fault::LateCommit);
+        let lost = chance.hits(Fault::Doubt);
+        if late {
+            kafka.leave(id);
+            self.has_producer = false;
+            return Fate::InDoubt(Cause::new("no answer"));
+        }
+        if lost && chance.coin() {
+            kafka.abort(id);
+            self.has_producer = false;
+            return in_doubt(Seen::DoubtNotStored, shared);
+        }
+        let fate = match kafka.commit(id, &mut shared.history, &shared.logs) {
+            None => in_doubt(Seen::DoubtNotStored, shared),
+            Some(checked) => stored_or_lost(checked, lost, shared),
+        };
+        self.has_producer &= !matches!(fate, Fate::InDoubt(_));
+        fate
+    }
+
+    /// Results first; then, at least once, the group's offsets.
+    fn commit_group(
+        &mut self,
+        batch: &Batch<Effect>,
+        effects: Effects,
+        source: &Source,
+        shared: &mut Shared,
+    ) -> Result<Fate, Stage> {
+        if let Stage::Sent(member, generation) = self.stage {
+            if !shared.group.accepts(member, generation) {
+                shared.cover.saw(Seen::GroupCommitRefused);
+                let cause = Cause::new("illegal generation");
+                let gone = shared.chance.coin();
+                return Ok(if gone { Fate::Fenced(cause) } else { Fate::Aborted(cause) });
+            }
+            let Store::Group(offsets) = &mut shared.store else { unreachable!("as above") };
+            for (partition, _, next) in &effects.spans {
+                offsets[*partition] = Some(*next);
+                let checked = shared.history.group_progress(*partition, *next, &shared.logs);
+                if let Err(wrong) = checked {
+                    shared.wrong.get_or_insert(wrong);
+                }
+            }
+            if shared.chance.hits(Fault::Doubt) {
+                return Ok(aborted(shared));
+            }
+            shared.cover.saw(Seen::Committed);
+            return Ok(Fate::Committed);
+        }
+        if shared.plan.is_at_most_once() {
+            return Ok(self.write_once(effects, shared));
+        }
+        if let Some((record, is_dead)) = effects.refused(&shared.logs) {
+            return Ok(rejected(record, is_dead, shared));
+        }
+        self.write(&effects, shared);
+        if shared.chance.hits(Fault::Abort) {
+            return Ok(aborted(shared));
+        }
+        match source.place_of(batch.spans().iter().map(|span| &span.partition)) {
+            Some((member, generation)) => Err(Stage::Sent(member, generation)),
+            None => Ok(Fate::Fenced(Cause::new("not assigned"))),
+        }
+    }
+
+    fn write(&mut self, effects: &Effects, shared: &mut Shared) {
+        let written = effects.records.iter();
+        if written.clone().any(|(p, at, _)| shared.history.times_written(*p, *at) > 0) {
+            shared.cover.saw(Seen::WrittenTwice);
+        }
+        let checked = shared.history.written(effects, &shared.logs);
+        shared.check(checked);
+    }
+
+    /// At most once: whatever happens, it is not written again.
+    fn write_once(&mut self, mut effects: Effects, shared: &mut Shared) -> Fate {
+        if effects.refused(&shared.logs).is_some() || shared.chance.hits(Fault::Abort) {
+            let kept = shared.chance.below(effects.records.len() + 1);
+            effects.records.truncate(kept);
+            while effects.refused(&shared.logs).is_some() {
+                effects.records.pop();
+            }
+            shared.cover.saw(Seen::GivenUp);
+        }
+        for (partition, offset, kind) in &effects.records {
+            let again = shared.history.times_written(*partition, *offset) > 0;
+            if again
+                && *kind != super::checker::Kind::Filtered
+                && !shared.history.was_sought(*partition)
+            {
+                shared.fail(format!("{partition}/{offset} is written twice, at most once"));
+            }
+        }
+        let checked = shared.history.written(&effects, &shared.logs);
+        shared.check(checked);
+        Fate::Committed
+    }
+
+    pub(super) fn admit(
+        &mut self,
+        positions: Vec<Position>,
+        source: &Source,
+        shared: &mut Shared,
+    ) -> Option<Event<Effect>> {
+        let failed = |why: &str| Err(SinkError::Retry(Cause::new(why)));
+        let place = source.place_of(positions.iter().map(|position| &position.partition));
+        let result = match (self.stage, place) {
+            (Stage::New, Some((member, generation))) => {
+                return self.keep(Call::Admit(positions), Stage::Sent(member, generation));
+            }
+            (Stage::Sent(member, generation), _) if shared.group.accepts(member, generation) => {
+                let Store::Group(offsets) = &mut shared.store else { unreachable!("at most once") };
+                for position in &positions {
+                    let partition = number(&position.partition);
+                    offsets[partition] = Some(position.next.get());
+                    shared.history.admitted(partition, position.next.get());
+                }
+                shared.cover.saw(Seen::Admitted);
+                shared.trace.say(shared.now, || format!("sink {} admits {positions:?}", self.name));
+                if shared.chance.hits(Fault::Doubt) { failed("no answer") } else { Ok(()) }
+            }
+            _ => {
+                shared.cover.saw(Seen::GroupCommitRefused);
+                failed("illegal generation")
+            }
+        };
+        Some(Event::Admitted(result))
+    }
+}
+
+fn aborted(shared: &mut Shared) -> Fate {
+    shared.cover.saw(Seen::Aborted);
+    Fate::Aborted(Cause::new("planted"))
+}
+
+fn in_doubt(seen: Seen, shared: &mut Shared) -> Fate {
+    shared.cover.saw(seen);
+    Fate::InDoubt(Cause::new("no answer"))
+}
+
+fn stored_or_lost(checked: Result<(), String>, lost: bool, shared: &mut Shared) -> Fate {
+    shared.check(checked);
+    if lost {
+        return in_doubt(Seen::DoubtStored, shared);
+    }
+    shared.cover.saw(Seen::Committed);
+    Fate::Committed
+}
+
+fn rejected(record: Coordinates, is_dead: bool, shared: &mut Shared) -> Fate {
+    shared.cover.saw(if is_dead { Seen::RejectedTwice } else { Seen::Rejected });
+    Fate::Rejected { record, cause: Cause::new("bad data") }
+}

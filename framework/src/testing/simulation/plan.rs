@@ -1,0 +1,132 @@
+//! What a seed decides before anything runs.
+
+use std::time::Duration;
+
+use super::chance::Chance;
+use crate::delivery::{Guarantee, Progress};
+use crate::engine::core::Config;
+use crate::policy::{FailurePolicy, Retry, Then};
+use crate::settings::{Limits, Order, Settings};
+
+/// Which store keeps results and progress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum StoreKind {
+    /// Rows with claim, owner and compare.
+    Sql,
+    /// Transactions with the group's offsets; only members are fenced.
+    Kafka,
+    /// A plain sink and the group's offsets.
+    AtLeastOnce,
+    AtMostOnce,
+}
+
+pub(super) struct Plan {
+    pub(super) store: StoreKind,
+    pub(super) order: Order,
+    pub(super) policy: FailurePolicy,
+    pub(super) retries: u32,
+    /// Whether the policy goes on after a record that never works.
+    pub(super) has_last_resort: bool,
+    pub(super) has_hung: bool,
+    pub(super) limits: Limits,
+    pub(super) partitions: usize,
+    pub(super) records_max: usize,
+    pub(super) members: usize,
+    /// The start policy: the end of the log, or its beginning.
+    pub(super) starts_at_end: bool,
+    /// A part of the topic has stored progress already, the last partition was added.
+    pub(super) is_known: bool,
+    /// Records of partitions that are being handed back go on to arrive.
+    pub(super) reads_while_revoking: bool,
+    pub(super) workers: usize,
+    run_max: usize,
+    /// A planted fault: the sink does not compare epochs when it takes its place in the group.
+    pub(super) forgets_epochs: bool,
+    /// How many things happen before everything calms down.
+    pub(super) actions: usize,
+}
+
+impl Plan {
+    pub(super) fn new(chance: &mut Chance) -> Self {
+        let store = match chance.below(20) {
+            0..9 => StoreKind::Sql,
+            9..17 => StoreKind::Kafka,
+            17 | 18 => StoreKind::AtLeastOnce,
+            _ => StoreKind::AtMostOnce,
+        };
+        let retries = chance.below(4) as u32;
+        let retry = Retry::times(retries).backoff(ms(5), ms(60));
+        let policy = match chance.below(8) {
+            0 => retry.then_stop(),
+            1 => retry.then_skip(),
+            _ => retry.then_dead_letter(),
+        };
+        Self {
+            store,
+            order: [Order::ByPartition, Order::ByKey, Order::Unordered][chance.below(3)],
+            policy,
+            retries,
+            has_last_resort: policy.then() != Then::Stop || chance.one_in(8),
+            has_hung: chance.one_in(3),
+            limits: limits(chance),
+            partitions: 1 + chance.below(5),
+            records_max: 8 + chance.below(40),
+            members: 1 + chance.below(3),
+            starts_at_end: chance.one_in(4),
+            is_known: chance.one_in(5),
+            reads_while_revoking: chance.coin(),
+            workers: 1 + chance.below(4),
+            run_max: 1 + chance.below(5),
+            forgets_epochs: false,
+            actions: 300 + chance.below(2700),
+        }
+    }
+
+    pub(super) fn guarantee(&self) -> Guarantee {
+        match self.store {
+            StoreKind::Sql | StoreKind::Kafka => Guarantee::ExactlyOnce,
+            StoreKind::AtLeastOnce => Guarantee::AtLeastOnce,
+            StoreKind::AtMostOnce => Guarantee::AtMostOnce,
+        }
+    }
+
+    pub(super) fn is_at_most_once(&self) -> bool {
+        self.store == StoreKind::AtMostOnce
+    }
+
+    pub(super) fn core(&self, seed: u64) -> Config {
+        Config {
+            order: self.order,
+            policy: self.policy,
+            limits: self.limits.clone(),
+            guarantee: self.guarantee(),
+            progress: match self.store {
+                StoreKind::Sql => Progress::Sink,
+                _ => Progress::Group,
+            },
+            prove_membership: self.store != StoreKind::Kafka,
+            outstanding_max: self.workers * self.run_max * 2,
+            run_max: self.run_max,
+            seed,
+        }
+    }
+}
+
+fn limits(chance: &mut Chance) -> Limits {
+    let settings = Settings {
+        in_flight_records: 1 + chance.below(40),
+        in_flight_bytes: 1 + chance.below(800),
+        commit_interval: ms(1 + chance.between(0, 60)),
+        commit_records: 1 + chance.below(30),
+        drain_max: ms(1500),
+        stop_max: ms(4000),
+        claim_max: ms(2500),
+        stuck_after: ms(1000),
+        ..Settings::default()
+    };
+    settings.check().expect("every bound is allowed")
+}
+
+pub(super) const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}

@@ -1,0 +1,77 @@
+//! The copier: the program that torture runs and outside checks drive.
+//!
+//! It writes every input record once to the sink, unchanged, with its coordinates; values steer
+//! it (see [`work::wish`]).
+
+pub mod args;
+pub mod evidence;
+pub mod jobs;
+pub mod work;
+
+use std::time::Duration;
+
+use tidegate::source::Health;
+use tidegate::{Error, Handle, Job, PartitionState, Summary};
+use tokio::time::Instant;
+
+use self::args::{Args, Target};
+
+/// Runs the copier until a signal, an error, or until it is idle.
+///
+/// # Errors
+/// Whatever ended it.
+pub async fn run(args: Args) -> Result<Summary, Error> {
+    if let Some(address) = args.metrics {
+        metrics_exporter_prometheus::PrometheusBuilder::new()
+            .with_http_listener(address)
+            .install()
+            .map_err(|error| Error::configuration("metrics", error))?;
+    }
+    match &args.sink {
+        Target::Kafka(topic) => drive(jobs::to_kafka(&args, topic)?, &args).await,
+        Target::Postgres(url) => {
+            jobs::create_in_postgres(url).await?;
+            drive(jobs::to_postgres(&args, url)?, &args).await
+        }
+        Target::Sqlite(path) => {
+            jobs::create_in_sqlite(path).await?;
+            drive(jobs::to_sqlite(&args, path)?, &args).await
+        }
+    }
+}
+
+async fn drive<O: Send + Sync + 'static>(job: Job<O>, args: &Args) -> Result<Summary, Error> {
+    match args.exit_when_idle_ms {
+        None => job.run().await,
+        Some(idle) => {
+            job.run_with(|handle| stop_when_idle(handle, Duration::from_millis(idle))).await
+        }
+    }
+}
+
+/// A member may be given its first partitions late: the first group of a broker takes seconds.
+const FIRST_ASSIGNMENT_MAX: Duration = Duration::from_secs(10);
+
+/// Asks for a stop once nothing has come in and nothing has been in flight for this long.
+async fn stop_when_idle(handle: Handle, idle: Duration) {
+    let mut since = Instant::now();
+    let mut last = None;
+    let began = Instant::now();
+    while let Ok(status) = handle.status().await {
+        let now = (status.totals.records_in, status.totals.committed_records);
+        let waits = status.partitions.is_empty() && began.elapsed() < FIRST_ASSIGNMENT_MAX;
+        // A partition that waits for the transaction of a dead owner is not idle.
+        let busy = status.partitions.iter().any(|partition| {
+            partition.in_flight_records > 0 || partition.state == PartitionState::Starting
+        });
+        if last != Some(now) || busy || waits || status.source != Health::Ready {
+            last = Some(now);
+            since = Instant::now();
+        }
+        if since.elapsed() >= idle {
+            handle.begin_stop("idle");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

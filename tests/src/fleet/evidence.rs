@@ -1,0 +1,143 @@
+//! What copiers wrote about themselves.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// A span that a copier says it cut or committed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Stretch {
+    /// `topic/partition`.
+    pub partition: String,
+    /// The copier's own epoch of the partition.
+    pub epoch: u64,
+    /// First offset.
+    pub first: i64,
+    /// One behind the last.
+    pub next: i64,
+}
+
+/// One line of evidence. Fields that an event does not have are empty.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Event {
+    /// What happened.
+    pub event: String,
+    /// When, on a clock that all processes share.
+    pub ns: u64,
+    /// To which process.
+    pub pid: u32,
+    /// `topic/partition`.
+    #[serde(default)]
+    pub partition: Option<String>,
+    /// Several of them.
+    #[serde(default)]
+    pub partitions: Vec<String>,
+    /// `topic/partition/offset`.
+    #[serde(default)]
+    pub record: Option<String>,
+    /// How a commit ended.
+    #[serde(default)]
+    pub fate: Option<String>,
+    /// Spans.
+    #[serde(default)]
+    pub spans: Vec<Stretch>,
+    /// Offsets and epochs by their name.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// All the evidence of one file, in the order of its lines.
+#[derive(Clone, Debug, Default)]
+pub struct Trail {
+    /// The events.
+    pub events: Vec<Event>,
+}
+
+impl Trail {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it is not there or a line is not an event: then nothing it says can be relied on.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("evidence in {}", path.display()))?;
+        parse_trail(&text).with_context(|| format!("evidence in {}", path.display()))
+    }
+
+    /// How many events of this name there are.
+    #[must_use]
+    pub fn count(&self, event: &str) -> usize {
+        self.all(event).count()
+    }
+
+    /// The events of this name.
+    pub fn all<'a>(&'a self, event: &'a str) -> impl Iterator<Item = &'a Event> {
+        self.events.iter().filter(move |line| line.event == event)
+    }
+
+    /// How many commits ended like this.
+    #[must_use]
+    pub fn fates(&self, fate: &str) -> usize {
+        self.all("commit").filter(|line| line.fate.as_deref() == Some(fate)).count()
+    }
+
+    /// Spans that were committed, and those that turned out to be.
+    pub fn committed(&self) -> impl Iterator<Item = &Stretch> {
+        let committed = |line: &&Event| {
+            matches!(line.event.as_str(), "commit" | "fate")
+                && line.fate.as_deref() == Some("committed")
+        };
+        self.events.iter().filter(committed).flat_map(|line| &line.spans)
+    }
+
+    /// Two commits that both say they stored the same offset, if there are any. Commits that a killed process could
+    /// not tell of are missing here, so holes prove nothing.
+    #[must_use]
+    pub fn overlap(&self) -> Option<(Stretch, Stretch)> {
+        let mut stretches: Vec<_> =
+            self.committed().filter(|stretch| stretch.first < stretch.next).collect();
+        stretches.sort_by_key(|stretch| (&stretch.partition, stretch.first));
+        let clash = |pair: &&[&Stretch]| {
+            pair[0].partition == pair[1].partition && pair[0].next > pair[1].first
+        };
+        stretches.windows(2).find(clash).map(|pair| (pair[0].clone(), pair[1].clone()))
+    }
+}
+
+/// The events of a text.
+///
+/// # Errors
+/// When a line is none.
+pub fn parse_trail(text: &str) -> Result<Trail> {
+    let event = |(number, line): (usize, &str)| {
+        serde_json::from_str(line).with_context(|| format!("line {}: {line}", number + 1))
+    };
+    Ok(Trail { events: text.lines().enumerate().map(event).collect::<Result<_>>()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(first: i64, next: i64, partition: i32) -> String {
+        format!(
+            r#"{{"event":"commit","fate":"committed","pid":1,"ns":2,"records":1,"spans":[{{"partition":"t/{partition}","epoch":1,"first":{first},"next":{next}}}]}}"#
+        )
+    }
+
+    #[test]
+    fn commits_of_the_same_offset_are_found() {
+        let trail = parse_trail(&[commit(0, 5, 0), commit(0, 5, 1), commit(5, 9, 0)].join("\n"));
+        assert_eq!(trail.expect("evidence").overlap(), None);
+        let trail = parse_trail(&[commit(0, 5, 0), commit(4, 9, 0)].join("\n")).expect("evidence");
+        assert!(trail.overlap().is_some());
+        assert_eq!((trail.fates("committed"), trail.count("cut")), (2, 0));
+    }
+
+    #[test]
+    fn evidence_that_cannot_be_read_is_no_evidence() {
+        assert!(parse_trail(&format!("{}\n{{\"event\":", commit(0, 1, 0))).is_err());
+    }
+}

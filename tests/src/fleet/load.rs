@@ -1,0 +1,201 @@
+//! Input for copiers: records from a seed, with every directive in them, produced at a steady rate.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Message};
+
+/// How long a producer waits for a broker that is down.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// A record to be produced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Planned {
+    /// Its partition.
+    pub partition: i32,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+}
+
+/// How many records of each kind there are among ten thousand; the rest is plain.
+#[derive(Clone, Copy, Debug)]
+pub struct Mix {
+    /// Always fail.
+    pub poison: u32,
+    /// Fail once or twice.
+    pub flaky: u32,
+    /// Panic.
+    pub panic: u32,
+    /// Are filtered.
+    pub drop: u32,
+    /// Have 0 to 4 outputs.
+    pub fan: u32,
+    /// Have a null value, or an empty one.
+    pub hollow: u32,
+}
+
+impl Mix {
+    /// Some of everything.
+    pub const ALL: Self =
+        Self { poison: 20, flaky: 60, panic: 10, drop: 200, fan: 300, hollow: 100 };
+    /// Nothing but one output for one record.
+    pub const PLAIN: Self = Self { poison: 0, flaky: 0, panic: 0, drop: 0, fan: 0, hollow: 0 };
+}
+
+/// So many records for so many partitions. A key lives in one partition; null keys and the empty key are everywhere.
+#[must_use]
+pub fn generate(seed: u64, count: usize, partitions: i32, mix: Mix) -> Vec<Planned> {
+    let mut dice = fastrand::Rng::with_seed(seed);
+    (0..count).map(|number| record(&mut dice, number, partitions, mix)).collect()
+}
+
+fn record(dice: &mut fastrand::Rng, number: usize, partitions: i32, mix: Mix) -> Planned {
+    // One record in ten has a hot key: order matters most where many share one.
+    let id =
+        if dice.u32(..10) == 0 { dice.i32(0..partitions) } else { dice.i32(0..partitions * 50) };
+    let mut partition = id % partitions;
+    let mut key = Some(format!("key-{id}").into_bytes());
+    if let few @ 0..2 = dice.u32(..50) {
+        key = (few == 0).then(Vec::new);
+        partition = dice.i32(0..partitions);
+    }
+    let Mix { poison, flaky, panic, drop, fan, hollow } = mix;
+    let (drawn, mut sum) = (dice.u32(..10_000), 0);
+    let kind = [poison, flaky, panic, drop, fan, hollow].iter().position(|share| {
+        sum += share;
+        drawn < sum
+    });
+    let value = match kind {
+        Some(0) => format!("poison:{number}"),
+        Some(1) => format!("flaky:{}:{number}", dice.u32(1..=2)),
+        Some(2) => format!("panic:{number}"),
+        Some(3) => format!("drop:{number}"),
+        Some(4) => format!("fan:{}:{number}", dice.u32(..5)),
+        Some(_) => return Planned { partition, key, value: dice.bool().then(Vec::new) },
+        None => format!("plain {number} {}", "x".repeat(dice.usize(..80))),
+    };
+    Planned { partition, key, value: Some(value.into_bytes()) }
+}
+
+/// Produces the records in order, so many a second (0: as fast as it goes), and waits until all are stored. A broker
+/// that is down for a while is waited for; nothing is produced twice and nothing is left out.
+///
+/// # Errors
+/// When a record could not be stored.
+pub async fn produce(
+    client: &ClientConfig,
+    topic: &str,
+    records: Vec<Planned>,
+    rate: u32,
+) -> Result<()> {
+    let (mut client, topic) = (client.clone(), topic.to_owned());
+    client
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", PATIENCE.as_millis().to_string())
+        .set("linger.ms", "5");
+    let run = move || -> Result<()> {
+        let refused = Refused::default();
+        let producer: Sender = client.create_with_context(refused.clone())?;
+        let start = Instant::now();
+        for (number, record) in records.iter().enumerate() {
+            if rate > 0 {
+                let due = Duration::from_secs_f64(number as f64 / f64::from(rate));
+                if let Some(early) =
+                    due.checked_sub(start.elapsed()).filter(|early| early.as_millis() > 2)
+                {
+                    std::thread::sleep(early);
+                }
+            }
+            send(&producer, &topic, record)?;
+        }
+        producer.flush(PATIENCE).context("not everything could be produced")?;
+        let refused = refused.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ensure!(
+            refused.is_empty(),
+            "{topic}: {} records not stored, first {}",
+            refused.len(),
+            refused[0]
+        );
+        Ok(())
+    };
+    tokio::task::spawn_blocking(run).await?
+}
+
+type Sender = ThreadedProducer<Refused>;
+
+/// Records that the broker did not take, with the reason. A flush does not tell of them.
+#[derive(Clone, Default)]
+struct Refused(Arc<Mutex<Vec<String>>>);
+
+impl ClientContext for Refused {}
+
+impl ProducerContext for Refused {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            let text = format!("for partition {}: {error}", message.partition());
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        }
+    }
+}
+
+fn send(producer: &Sender, topic: &str, record: &Planned) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let mut message = BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition);
+        if let Some(key) = &record.key {
+            message = message.key(key.as_slice());
+        }
+        if let Some(value) = &record.value {
+            message = message.payload(value.as_slice());
+        }
+        match producer.send(message) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _))
+                if start.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err((error, _)) => return Err(anyhow!("produce to {topic}: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Expected, Rules, expected};
+
+    #[test]
+    fn the_same_seed_gives_the_same_records_and_all_kinds_of_them() {
+        let records = generate(7, 20_000, 8, Mix::ALL);
+        assert_eq!(records, generate(7, 20_000, 8, Mix::ALL));
+        assert_ne!(records, generate(8, 20_000, 8, Mix::ALL));
+        assert!(records.iter().all(|record| (0..8).contains(&record.partition)));
+        for front in ["poison:", "flaky:1:", "flaky:2:", "panic:", "drop:", "fan:0:", "fan:4:"] {
+            let found = records
+                .iter()
+                .flat_map(|record| &record.value)
+                .any(|v| v.starts_with(front.as_bytes()));
+            assert!(found, "{front}");
+        }
+        for (key, value) in [(None, Some(Vec::new())), (Some(Vec::new()), None)] {
+            assert!(records.iter().any(|record| record.key == key), "{key:?}");
+            assert!(records.iter().any(|record| record.value == value), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn plain_records_have_one_output_each() {
+        for record in generate(1, 1000, 3, Mix::PLAIN) {
+            assert_eq!(expected(record.value.as_deref(), &Rules::default()), Expected::Copies(1));
+        }
+    }
+}

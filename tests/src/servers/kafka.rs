@@ -1,0 +1,278 @@
+//! One Kafka: its options, its address, and the faults a test can bring upon it.
+
+use super::machine::Machine;
+use super::port::Port;
+use super::provider::Provider;
+use super::secure::Secure;
+use super::{admin, local};
+use anyhow::{Context, Result, bail, ensure};
+use rdkafka::ClientConfig;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tokio::time::sleep;
+
+/// What a server may take to become ready on a busy machine. Only a failure ever waits this long.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How a Kafka for one test differs from the usual one: one process, short time-outs, in the clear.
+#[derive(Debug, Clone, Default)]
+pub struct KafkaOptions {
+    pub(super) separate_controller: bool,
+    pub(super) secure: bool,
+    pub(super) properties: Vec<(String, String)>,
+}
+
+impl KafkaOptions {
+    /// Broker and controller in one process: the cheapest.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs broker and controller as two processes, so that the broker can be killed.
+    ///
+    /// A combined one loses transaction markers: its coordinator, restarted, finds no leaders to send them to,
+    /// takes the partitions for deleted, and calls the transaction complete.
+    #[must_use]
+    pub fn separate_controller(mut self) -> Self {
+        self.separate_controller = true;
+        self
+    }
+
+    /// Adds a listener with TLS and SASL; see [`Kafka::secure`].
+    #[must_use]
+    pub fn secure(mut self) -> Self {
+        self.secure = true;
+        self
+    }
+
+    /// Sets a property of every node, such as `transaction.max.timeout.ms`. The last one set wins.
+    #[must_use]
+    pub fn property(mut self, name: &str, value: impl ToString) -> Self {
+        self.properties.push((name.into(), value.to_string()));
+        self
+    }
+}
+
+/// What a provider hands over: nodes on their way up, and what must live as long as they do.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    pub(super) bootstrap: String,
+    pub(super) secure: Option<Secure>,
+    // Dropped in this order: the broker before the controller, and both before their directory.
+    pub(super) broker: Machine,
+    pub(super) controller: Option<Machine>,
+    pub(super) _ports: Vec<Port>,
+    pub(super) _dir: Option<TempDir>,
+}
+
+/// A Kafka that answers. Dropping it ends it, unless it is a shared one.
+#[derive(Debug)]
+pub struct Kafka {
+    nodes: Nodes,
+    /// How often the controller had fenced the broker when it was killed.
+    fenced_before: Mutex<Option<usize>>,
+}
+
+impl Kafka {
+    /// Starts a Kafka for one test and waits until it serves.
+    ///
+    /// # Errors
+    /// When this machine has no Kafka to start: the error says what to install. When it does not come up: the
+    /// error quotes its last words.
+    pub async fn start(options: KafkaOptions) -> Result<Self> {
+        let nodes = match Provider::choose().await? {
+            Provider::Local => {
+                tokio::task::spawn_blocking(move || local::kafka(&options)).await??
+            }
+            #[cfg(feature = "containers")]
+            Provider::Containers => super::containers::kafka(&options).await?,
+            #[cfg(not(feature = "containers"))]
+            Provider::Containers => {
+                unreachable!("containers are chosen only where they are built in")
+            }
+            Provider::External => {
+                bail!(
+                    "TIDEGATE_SERVERS=external: no Kafka but the one in TIDEGATE_KAFKA, and this test needs another"
+                )
+            }
+        };
+        let kafka = Self { nodes, fenced_before: Mutex::new(None) };
+        kafka.ready().await?;
+        if kafka.nodes.secure.is_some() {
+            kafka.nodes.broker.add_user(kafka.bootstrap()).await?;
+        }
+        Ok(kafka)
+    }
+
+    /// The Kafka that tests have in common: the one `TIDEGATE_KAFKA` names, or else one for this process. Topics,
+    /// groups and transactional ids on it need [`unique`](super::unique) names.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<Kafka> = OnceCell::const_new();
+        SHARED.get_or_try_init(Self::find_or_start).await
+    }
+
+    async fn find_or_start() -> Result<Self> {
+        match std::env::var("TIDEGATE_KAFKA") {
+            Ok(bootstrap) if !bootstrap.is_empty() => {
+                let nodes = Nodes {
+                    bootstrap,
+                    secure: None,
+                    broker: Machine::Elsewhere,
+                    controller: None,
+                    _ports: Vec::new(),
+                    _dir: None,
+                };
+                let kafka = Self { nodes, fenced_before: Mutex::new(None) };
+                kafka.ready().await.context("TIDEGATE_KAFKA")?;
+                Ok(kafka)
+            }
+            _ => Self::start(KafkaOptions::new()).await,
+        }
+    }
+
+    /// `host:port`, for `bootstrap.servers`.
+    #[must_use]
+    pub fn bootstrap(&self) -> &str {
+        &self.nodes.bootstrap
+    }
+
+    /// The listener with TLS and SASL, of a Kafka that was started with [`secure`](KafkaOptions::secure).
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn secure(&self) -> Result<&Secure> {
+        self.nodes
+            .secure
+            .as_ref()
+            .context("this Kafka has no secure listener: ask for it by KafkaOptions::secure()")
+    }
+
+    /// A client's configuration with nothing set but the address.
+    #[must_use]
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        // A test that restarts the broker does not wait for a client's patience to end.
+        config.set("bootstrap.servers", self.bootstrap()).set("reconnect.backoff.max.ms", "500");
+        config
+    }
+
+    /// Creates a topic with replication factor 1 and waits until it can be written.
+    ///
+    /// # Errors
+    /// When it exists, or the broker refuses it or a setting.
+    pub async fn create_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<()> {
+        admin::create_topic(&self.client(), name, partitions, configs).await
+    }
+
+    /// Waits until every partition of every topic has a leader.
+    ///
+    /// # Errors
+    /// When a process has ended by itself, or after two minutes.
+    pub async fn ready(&self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let Err(error) = admin::serves(&self.client()).await else {
+                return Ok(());
+            };
+            self.nodes.broker.check_alive().await.context("Kafka's broker")?;
+            if let Some(controller) = &self.nodes.controller {
+                controller.check_alive().await.context("Kafka's controller")?;
+            }
+            ensure!(
+                start.elapsed() < PATIENCE,
+                "Kafka at {} does not serve: {error:#}",
+                self.bootstrap()
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Kills the broker (`SIGKILL`). The controller goes on.
+    ///
+    /// # Errors
+    /// When it was not started with [`separate_controller`](KafkaOptions::separate_controller), is down already,
+    /// or is a shared one.
+    pub async fn kill(&self) -> Result<()> {
+        let before = self.fencings().await?;
+        self.nodes.broker.kill().await?;
+        *self.fenced() = Some(before);
+        Ok(())
+    }
+
+    /// Starts a killed broker on its old data and waits until it serves. Before that, waits until the controller
+    /// has noticed the death: a broker that comes back earlier finds its old leaders still in place and may lose
+    /// transaction markers, as a combined one does.
+    ///
+    /// # Errors
+    /// When it is not down, or does not come up.
+    pub async fn start_again(&self) -> Result<()> {
+        let before = self.fenced().take().context("it was not killed")?;
+        let start = Instant::now();
+        while self.fencings().await? <= before {
+            ensure!(start.elapsed() < PATIENCE, "the controller did not fence the killed broker");
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.nodes.broker.start_again().await?;
+        self.ready().await
+    }
+
+    /// Stops the broker without ending it (`SIGSTOP`): connections stay, nothing is answered.
+    ///
+    /// # Errors
+    /// When it is down, or is a shared one.
+    pub async fn pause(&self) -> Result<()> {
+        self.nodes.broker.pause().await
+    }
+
+    /// Lets a paused broker go on (`SIGCONT`). It may have been fenced meanwhile; see [`ready`](Self::ready).
+    ///
+    /// # Errors
+    /// When it is down, or is a shared one.
+    pub async fn resume(&self) -> Result<()> {
+        self.nodes.broker.resume().await
+    }
+
+    /// Whether the broker has, against its promise, completed a transaction without writing its markers. After
+    /// that no client can tell what was committed: a test says "result unknown", neither passed nor failed.
+    ///
+    /// # Errors
+    /// When its log cannot be read.
+    pub async fn lost_markers(&self) -> Result<bool> {
+        Ok(self
+            .nodes
+            .broker
+            .log()
+            .await?
+            .contains("likely deleted already and hence can be skipped"))
+    }
+
+    /// How often the controller has fenced a broker so far.
+    async fn fencings(&self) -> Result<usize> {
+        match (&self.nodes.controller, &self.nodes.broker) {
+            (Some(controller), _) => Ok(controller.log().await?.matches("Fencing broker").count()),
+            (None, Machine::Elsewhere) => {
+                bail!("a shared Kafka is not ours to kill: start one for this test")
+            }
+            (None, _) => {
+                bail!(
+                    "a combined Kafka loses transaction markers when it is killed: use separate_controller()"
+                )
+            }
+        }
+    }
+
+    fn fenced(&self) -> std::sync::MutexGuard<'_, Option<usize>> {
+        self.fenced_before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,88 @@
+//! What a server runs on: the one place where the providers differ once it is up.
+
+#[cfg(feature = "containers")]
+use super::containers::Container;
+use super::process::Process;
+use anyhow::{Result, bail};
+
+/// A process here, a container, or something that somebody else runs.
+#[derive(Debug)]
+pub(super) enum Machine {
+    Process(Process),
+    #[cfg(feature = "containers")]
+    Container(Box<Container>),
+    Elsewhere,
+}
+
+impl Machine {
+    pub(super) async fn kill(&self) -> Result<()> {
+        match self {
+            Self::Process(process) => process.kill(),
+            #[cfg(feature = "containers")]
+            Self::Container(container) => container.kill().await,
+            Self::Elsewhere => not_ours(),
+        }
+    }
+
+    pub(super) async fn pause(&self) -> Result<()> {
+        match self {
+            Self::Process(process) => process.pause(),
+            #[cfg(feature = "containers")]
+            Self::Container(container) => container.pause().await,
+            Self::Elsewhere => not_ours(),
+        }
+    }
+
+    pub(super) async fn resume(&self) -> Result<()> {
+        match self {
+            Self::Process(process) => process.resume(),
+            #[cfg(feature = "containers")]
+            Self::Container(container) => container.resume().await,
+            Self::Elsewhere => not_ours(),
+        }
+    }
+
+    pub(super) async fn start_again(&self) -> Result<()> {
+        match self {
+            Self::Process(process) => process.start_again(),
+            #[cfg(feature = "containers")]
+            Self::Container(container) => container.start_again().await,
+            Self::Elsewhere => not_ours(),
+        }
+    }
+
+    /// An error when waiting for it has become pointless.
+    pub(super) async fn check_alive(&self) -> Result<()> {
+        match self {
+            Self::Process(process) => process.check_alive(),
+            #[cfg(feature = "containers")]
+            Self::Container(container) => container.check_alive().await,
+            Self::Elsewhere => Ok(()),
+        }
+    }
+
+    pub(super) async fn log(&self) -> Result<String> {
+        match self {
+            Self::Process(process) => process.log(),
+            #[cfg(feature = "containers")]
+            Self::Container(container) => container.log().await,
+            Self::Elsewhere => not_ours(),
+        }
+    }
+
+    /// Lets the user of a secure listener in, where the storage does not know it from the start.
+    pub(super) async fn add_user(&self, bootstrap: &str) -> Result<()> {
+        match self {
+            #[cfg(feature = "containers")]
+            Self::Container(container) => container.add_user(bootstrap).await,
+            Self::Process(_) | Self::Elsewhere => {
+                let _ = bootstrap;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn not_ours<T>() -> Result<T> {
+    bail!("a shared server is not ours to touch: start one for this test")
+}
