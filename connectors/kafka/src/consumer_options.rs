@@ -109,7 +109,8 @@ impl ConsumerOptions {
             .set("allow.auto.create.topics", "false")
             .set("fetch.queue.backoff.ms", "5")
             .set("queued.min.messages", "20000")
-            .set("queued.max.messages.kbytes", "16384")
+            // Of each partition: each has a queue of its own.
+            .set("queued.max.messages.kbytes", "4096")
             .set("max.poll.interval.ms", millis(self.max_poll_interval))
             .set("topic.metadata.refresh.interval.ms", millis(self.topic_refresh));
         if let Some(instance) = &context.instance {

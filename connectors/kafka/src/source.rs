@@ -197,7 +197,7 @@ impl KafkaSource {
     }
 
     /// About how many records of a partition are fetched ahead of the processing. Default 20,000;
-    /// bounded in bytes by `queued.max.messages.kbytes` as well.
+    /// bounded by 4 MiB of each partition as well (`queued.max.messages.kbytes`).
     #[must_use]
     pub fn records_per_fetch(mut self, records: u32) -> Self {
         self.options.records_per_fetch = Some(records);
