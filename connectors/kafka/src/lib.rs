@@ -1,6 +1,6 @@
 //! Kafka as a source and as a sink of Tidegate.
 //!
-//! ```text
+//! ```no_run
 //! use tidegate::prelude::*;
 //! use tidegate_kafka::{Kafka, Message, StartPolicy};
 //!
@@ -21,7 +21,8 @@
 //!         .on_failure(Retry::times(3).then_dead_letter())
 //!         .exactly_once(sink)
 //!         .run()
-//!         .await
+//!         .await?;
+//!     Ok(())
 //! }
 //! ```
 //!
