@@ -50,6 +50,9 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 5_000_000)]
         records: u64,
     },
+    /// Starts the servers as a run does, prints their addresses as lines for a shell, and keeps
+    /// them until Ctrl-C.
+    Servers,
     /// One measurement, as the benchmark starts it in a process of its own.
     #[command(hide = true)]
     Case {

@@ -53,6 +53,14 @@ pub(crate) fn memory(args: &Args, records: u64) -> Result<()> {
     })
 }
 
+/// The servers alone.
+pub(crate) fn servers() -> Result<()> {
+    runtime()?.block_on(async {
+        println!("{}", Servers::start(true).await?.exports());
+        Ok(tokio::signal::ctrl_c().await?)
+    })
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }

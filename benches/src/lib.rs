@@ -34,6 +34,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match &args.command {
         Some(Command::Case { case }) => case::run(case),
         Some(Command::Memory { records }) => driver::memory(&args, *records),
+        Some(Command::Servers) => driver::servers(),
         None => driver::run(&args),
     };
     match result {

@@ -57,7 +57,7 @@ pub(crate) fn fill(bootstrap: &str, topic: &str, records: u64) -> Result<()> {
 /// Writes records at a steady rate; each value begins with the time at which it was due, whether
 /// or not it could be sent then.
 pub(crate) fn steady(bootstrap: &str, topic: &str, rate: u64, records: u64) -> Result<()> {
-    let output = output(bootstrap, topic, 0)?;
+    let output = output(bootstrap, topic, 1)?;
     let mut value = [b'x'; VALUE_BYTES];
     let (begun, begun_nanos) = (Instant::now(), now_nanos());
     for number in 0..records {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use sqlx::{Connection as _, Row as _};
-use tidegate_tests::servers::{Kafka, Postgres, unique};
+use tidegate_tests::servers::{Kafka, KafkaOptions, Postgres, unique};
 
 use crate::load::PARTITIONS;
 
@@ -17,7 +17,11 @@ pub(crate) struct Servers {
 
 impl Servers {
     pub(crate) async fn start(needs_postgres: bool) -> Result<Self> {
-        let kafka = Kafka::shared().await?;
+        let kafka = match std::env::var("TIDEGATE_KAFKA") {
+            Ok(named) if !named.is_empty() => Kafka::shared().await?,
+            // Like a shared one it lives as long as the process.
+            _ => Box::leak(Box::new(Kafka::start(as_in_production()).await?)),
+        };
         let postgres = if needs_postgres { Some(Postgres::shared().await?) } else { None };
         let socket = match postgres {
             Some(postgres) => socket_of(postgres.url()).await?,
@@ -28,6 +32,12 @@ impl Servers {
 
     pub(crate) fn bootstrap(&self) -> &str {
         self.kafka.bootstrap()
+    }
+
+    /// Both addresses, as lines for a shell.
+    pub(crate) fn exports(&self) -> String {
+        let postgres = self.postgres.map_or("", |postgres| postgres.url());
+        format!("export TIDEGATE_KAFKA={}\nexport TIDEGATE_POSTGRES={postgres}", self.bootstrap())
     }
 
     /// How PostgreSQL is reached, in words.
@@ -73,6 +83,11 @@ impl Servers {
         sqlx::query(sqlx::AssertSqlSafe(text)).execute(&mut database).await?;
         Ok(database.close().await?)
     }
+}
+
+/// Tests want a broker that starts fast; this one has to run fast.
+fn as_in_production() -> KafkaOptions {
+    KafkaOptions::new().java("-XX:TieredStopAtLevel=4").java("-Xmx1g")
 }
 
 /// The directory of the server's socket, if this process can see it.

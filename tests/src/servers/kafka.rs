@@ -22,6 +22,7 @@ pub struct KafkaOptions {
     pub(super) separate_controller: bool,
     pub(super) secure: bool,
     pub(super) properties: Vec<(String, String)>,
+    pub(super) java: Vec<String>,
 }
 
 impl KafkaOptions {
@@ -52,6 +53,14 @@ impl KafkaOptions {
     #[must_use]
     pub fn property(mut self, name: &str, value: impl ToString) -> Self {
         self.properties.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Adds a flag for Java behind the usual ones, which make it start fast, not run fast. Containers have their
+    /// image's own.
+    #[must_use]
+    pub fn java(mut self, flag: &str) -> Self {
+        self.java.push(flag.into());
         self
     }
 }

@@ -65,7 +65,11 @@ fn kafka_node(home: &Path, dir: &Path, node: &Node<'_>, options: &KafkaOptions) 
     Process::start(Launch {
         privileges: Vec::new(),
         program: home.join("java"),
-        arguments: vec![flags, "kafka.Kafka".into(), file.into()],
+        arguments: [flags]
+            .into_iter()
+            .chain(options.java.iter().map(OsString::from))
+            .chain(["kafka.Kafka".into(), file.into()])
+            .collect(),
         log: dir.join(format!("{name}.log")),
         stale: None,
         farewell: None,
