@@ -65,7 +65,9 @@ pub(crate) enum Command {
 pub(crate) enum Sink {
     /// Reading only.
     None,
-    /// Kafka, at least once and exactly once.
+    /// Kafka, at least once.
+    KafkaAlo,
+    /// Kafka, exactly once.
     Kafka,
     Postgres,
     Sqlite,

@@ -68,7 +68,8 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 fn works(sink: Sink) -> Vec<Work> {
     match sink {
         Sink::None => vec![Work::Consume],
-        Sink::Kafka => vec![Work::AtLeastOnce, Work::Kafka],
+        Sink::KafkaAlo => vec![Work::AtLeastOnce],
+        Sink::Kafka => vec![Work::Kafka],
         Sink::Postgres => vec![Work::Postgres],
         Sink::Sqlite => vec![Work::Sqlite],
         Sink::All => {

@@ -162,9 +162,9 @@ async fn conclude(
     let in_use = store.in_use(group).await?;
     let remedy = "stop the pipeline first; a running one is moved by its own `seek`";
     match (then, in_use) {
-        (Then::Execute, Some(why)) => {
-            Err(Failure::failed(format_args!("nothing was changed: {why} ({remedy})")))
-        }
+        (Then::Execute, Some(why)) => Err(Failure::failed(format_args!(
+            "nothing was changed, group {group} is in use: {why} ({remedy})"
+        ))),
         (Then::Execute, None) => {
             let count = plan.len();
             store.set(group, positions(plan)).await?;
@@ -174,7 +174,7 @@ async fn conclude(
         (_, in_use) => {
             println!("dry run: nothing was changed; add --execute to do it");
             if let Some(why) = in_use {
-                println!("it would be refused now: {why} ({remedy})");
+                println!("it would be refused now, group {group} is in use: {why} ({remedy})");
             }
             Ok(())
         }

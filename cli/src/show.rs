@@ -35,7 +35,7 @@ async fn show(store: &mut Store, group: &str) -> Result<(), Failure> {
     let state = match store.in_use(group).await? {
         Some(why) => format!("in use: {why}"),
         None if store.knows_owners() => "not in use".to_owned(),
-        None => "whether it is in use is not known; add --kafka HOST:PORT to ask".to_owned(),
+        None => "perhaps in use: a file does not tell; add --kafka HOST:PORT to ask".to_owned(),
     };
     println!("group {group}, {state}");
     if rows.is_empty() {
@@ -80,7 +80,7 @@ async fn show(store: &mut Store, group: &str) -> Result<(), Failure> {
         })
         .collect();
     let [a, b, c, d, e, f] = head;
-    print!("{}", render([a, b, c, d, e, f, "CLAIMS", "RESETS", "UPDATED"], &rows));
+    print!("{}", render([a, b, c, d, e, f, "CLAIM", "RESETS", "UPDATED"], &rows));
     Ok(())
 }
 

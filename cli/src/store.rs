@@ -136,8 +136,7 @@ impl Store {
                     format!("{members} live members")
                 };
                 return Ok(Some(format!(
-                    "group {group} has {members}; a member that died counts until its session \
-                     is over"
+                    "it has {members}; one that died counts until its session is over"
                 )));
             }
         }
@@ -150,20 +149,20 @@ impl Store {
             Liveness::None => None,
             Liveness::Live(partitions) => {
                 let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
-                Some(format!("{} of group {group}: the owner is connected", names.join(", ")))
+                Some(format!("the owner of {} is connected", names.join(", ")))
             }
             Liveness::Unknown(changed) => {
                 let age = changed.and_then(|at| SystemTime::now().duration_since(at).ok());
                 age.filter(|age| *age < FRESH && self.cluster.is_none()).map(|age| {
                     format!(
-                        "progress of group {group} changed {} s ago: a pipeline may be at work; \
-                         wait {} s, or add --kafka HOST:PORT to ask its group",
+                        "its progress changed {} s ago, so a pipeline may be at work; wait {} s, \
+                         or add --kafka HOST:PORT to ask its group",
                         age.as_secs(),
                         FRESH.as_secs()
                     )
                 })
             }
-            _ => Some(format!("whether group {group} is at work is not understood")),
+            _ => Some("whether it is at work cannot be told".to_owned()),
         })
     }
 
