@@ -29,7 +29,7 @@ pub(super) struct Admission {
 impl<O> Core<O> {
     /// Stores progress past what was delivered, ends of partition included; one call at a time.
     pub(super) fn pump_admission(&mut self, actions: &mut Vec<Action<O>>) {
-        if self.sink_busy || self.now < self.admission.not_before || self.stopping.is_some() {
+        if !self.may_admit() || self.now < self.admission.not_before {
             return;
         }
         let waiting: Vec<(PartitionId, Epoch, Offset)> =
@@ -48,16 +48,18 @@ impl<O> Core<O> {
     }
 
     fn to_admit(&self) -> impl Iterator<Item = &Partition<O>> {
-        let admits = self.config.guarantee == Guarantee::AtMostOnce;
-        let waits =
-            move |p: &&Partition<O>| admits && p.may_read() && p.tracker.delivered() > p.admitted;
-        self.partitions().filter(waits)
+        self.partitions().filter(|p| p.may_read() && p.tracker.delivered() > p.admitted)
+    }
+
+    /// Whether positions may be stored before records run, now or after a wait.
+    fn may_admit(&self) -> bool {
+        self.config.guarantee == Guarantee::AtMostOnce && !self.sink_busy && self.stopping.is_none()
     }
 
     /// When an admission that failed is followed by the next one.
     pub(super) fn admission_wake(&self) -> Option<Duration> {
-        let may = !self.sink_busy && self.stopping.is_none();
-        (may && self.to_admit().next().is_some()).then_some(self.admission.not_before)
+        let waits = self.may_admit() && self.to_admit().next().is_some();
+        waits.then_some(self.admission.not_before)
     }
 
     pub(super) fn on_admitted(

@@ -232,16 +232,14 @@ impl<O> Core<O> {
         let mut moves: Vec<Move> = Vec::new();
         let mut topics = BTreeSet::new();
         for (id, epoch) in asked {
-            let answer = found.iter().find(|resolved| resolved.partition == id);
-            let wait = self.jittered(CLAIM_BACKOFF * 2);
-            let again = self.now + wait;
+            let again = self.now + self.jittered(CLAIM_BACKOFF * 2);
             let Some((_, partition)) = self.current(&id, epoch) else {
                 continue;
             };
             let Phase::Resolving { want } = &partition.phase else {
                 continue;
             };
-            match answer.map(|resolved| &resolved.position) {
+            match answer_to(want, &id, &found) {
                 Some(Ok(offset)) if partition.has_stored => {
                     partition.committed = *offset;
                     partition.admitted = *offset;
@@ -275,6 +273,13 @@ impl<O> Core<O> {
 
     fn send_first_starts(&mut self, actions: &mut Vec<Action<O>>) {
         let mut moves = std::mem::take(&mut self.first_starts);
+        // What has gone meanwhile is its owner's to start, unless a whole topic starts by one
+        // decision.
+        let whole_topics = self.config.progress == Progress::Sink;
+        moves.retain(|to| match self.get(&to.partition) {
+            Some(partition) => partition.phase == Phase::Storing,
+            None => whole_topics,
+        });
         if !moves.is_empty() {
             moves.sort_by(|a, b| a.partition.cmp(&b.partition));
             moves.dedup_by(|a, b| a.partition == b.partition);
@@ -321,6 +326,21 @@ impl<O> Core<O> {
             }
         }
     }
+}
+
+/// The answer to this question. The start of a whole topic answers for each of its partitions, also
+/// for those that have a stored position and only ask whether it still lies in the log.
+fn answer_to<'a>(
+    want: &Wanted,
+    id: &PartitionId,
+    found: &'a [Resolved],
+) -> Option<&'a Result<Offset, Unresolved>> {
+    let of_it = || found.iter().filter(|r| r.partition == *id).map(|r| &r.position);
+    let Wanted::Stored(_, stored) = want else {
+        return of_it().next();
+    };
+    let same = of_it().find(|position| position.as_ref().is_ok_and(|at| at == stored));
+    same.or_else(|| of_it().find(|position| position.is_err()))
 }
 
 /// What a claim for a commit in doubt found.

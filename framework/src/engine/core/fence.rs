@@ -89,7 +89,7 @@ impl<O> Core<O> {
             .filter(|p| {
                 matches!(p.phase, Phase::Proving { at: Some(at) } if at <= now) && !p.is_frozen()
             })
-            .map(|p| Position { partition: p.id.clone(), next: p.committed })
+            .map(|p| Position { partition: p.id.clone(), next: p.committed.max(p.admitted) })
             .collect();
         if !due.is_empty() {
             self.proof_out = true;

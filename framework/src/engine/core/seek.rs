@@ -1,11 +1,12 @@
 //! A seek is a control commit: settle what is out, find the position, store it, read from it.
 
 use super::{Action, Call, Core, Phase};
+use crate::delivery::Progress;
 use crate::engine::observe::EngineEvent;
 use crate::error::Error;
 use crate::record::{Epoch, Offset, PartitionId, Timestamp};
 use crate::sink::{CommitError, Move};
-use crate::source::{Resolved, SourceError, Unresolved, Wanted};
+use crate::source::{Position, Resolved, SourceError, Unresolved, Wanted};
 
 use super::control::{ControlReply, not_assigned};
 
@@ -179,6 +180,10 @@ impl<O> Core<O> {
             Ok(()) => {
                 let partition = name.clone();
                 actions.push(Action::Tell(EngineEvent::Repositioned { partition, next }));
+                if self.config.progress == Progress::Sink {
+                    let partition = name.clone();
+                    actions.push(Action::Mirror(vec![Position { partition, next }]));
+                }
                 if is_current && to.expected.is_none() {
                     self.recover(&name, Phase::Claim { at: self.now }, "seek", actions);
                     return self.check_seek(at, next);

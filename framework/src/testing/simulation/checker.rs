@@ -268,3 +268,135 @@ fn check_kind(entry: &Entry, kind: Kind, may_be_skipped: bool, then: Then) -> Re
         Err(format!("{:?} of nature {:?} is stored as {kind:?}", entry.record, entry.nature))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::chance::Chance;
+    use super::super::plan::Plan;
+    use super::*;
+
+    /// A topic with at least five records in one partition, and a history that is sound so far:
+    /// the records before the answered offset are stored.
+    fn sound() -> (Logs, History, i64) {
+        let (mut chance, mut plan) = (Chance::new(1), Plan::new(&mut Chance::new(1), None));
+        (plan.partitions, plan.records_max) = (1, 60);
+        let mut logs = Logs::new(&plan, &mut chance);
+        logs.produce_all();
+        assert!(logs.get(0).from(0).len() > 6, "there is something to plant faults in");
+        let mut history = History::new(1, Then::DeadLetter, false);
+        let middle = logs.get(0).from(0)[3].offset();
+        history.started(0, 0).expect("the first start");
+        history.committed(&right(&logs, 0, middle), &logs).expect("sound");
+        (logs, history, middle)
+    }
+
+    /// What must be stored of a span.
+    fn right(logs: &Logs, first: i64, next: i64) -> Effects {
+        let kind = |entry: &Entry| match entry.nature {
+            Nature::Emits(count) => Kind::Emitted(count),
+            Nature::FailsFirst(_) | Nature::Hangs => Kind::Emitted(1),
+            Nature::Filtered => Kind::Filtered,
+            Nature::Poison => Kind::Dead { reason: DeadReason::Process, without_value: false },
+            Nature::Refused => Kind::Dead { reason: DeadReason::Rejected, without_value: false },
+            Nature::RefusedTwice => {
+                Kind::Dead { reason: DeadReason::Rejected, without_value: true }
+            }
+        };
+        let entries = logs.get(0).between(first, next).iter();
+        let records = entries.map(|entry| (0, entry.offset(), kind(entry))).collect();
+        Effects { spans: vec![(0, first, next)], records }
+    }
+
+    /// Stores this, and expects that it is found wrong with these words.
+    fn assert_found(logs: &Logs, mut history: History, effects: &Effects, words: &str) {
+        let wrong = history.committed(effects, logs).expect_err("it is wrong");
+        assert!(wrong.contains(words), "{wrong}");
+    }
+
+    #[test]
+    fn a_sound_history_passes_and_is_counted() {
+        let (logs, mut history, middle) = sound();
+        let end = logs.get(0).end();
+        history.committed(&right(&logs, middle, end), &logs).expect("sound");
+        assert_eq!(history.recount(&logs), Ok(logs.get(0).from(0).len()));
+    }
+
+    #[test]
+    fn a_duplicate_is_found() {
+        let (logs, history, middle) = sound();
+        assert_found(&logs, history, &right(&logs, 0, middle), "over progress");
+    }
+
+    #[test]
+    fn a_hole_in_progress_is_found() {
+        let (logs, history, middle) = sound();
+        let end = logs.get(0).end();
+        assert_found(&logs, history, &right(&logs, middle + 1, end), "over progress");
+    }
+
+    #[test]
+    fn progress_that_goes_back_is_found() {
+        let (logs, history, middle) = sound();
+        let back = Effects { spans: vec![(0, middle, middle - 1)], records: Vec::new() };
+        assert_found(&logs, history, &back, "progress moves from");
+    }
+
+    #[test]
+    fn progress_behind_the_end_of_the_log_is_found() {
+        let (logs, history, middle) = sound();
+        let mut beyond = right(&logs, middle, logs.get(0).end());
+        beyond.spans[0].2 += 1;
+        assert_found(&logs, history, &beyond, "progress moves from");
+    }
+
+    #[test]
+    fn a_lost_record_is_found_wherever_it_is_missing() {
+        for missing in 0..3 {
+            let (logs, history, middle) = sound();
+            let mut effects = right(&logs, middle, logs.get(0).end());
+            effects.records.remove(missing);
+            assert_found(&logs, history, &effects, "the log");
+        }
+    }
+
+    #[test]
+    fn a_wrong_order_is_found() {
+        let (logs, history, middle) = sound();
+        let mut effects = right(&logs, middle, logs.get(0).end());
+        effects.records.swap(0, 1);
+        assert_found(&logs, history, &effects, "the log");
+    }
+
+    #[test]
+    fn a_record_outside_its_span_is_found() {
+        let (logs, history, middle) = sound();
+        let mut effects = right(&logs, middle, logs.get(0).end());
+        let next = logs.get(0).from(middle)[1].offset();
+        effects.spans[0].2 = next;
+        assert_found(&logs, history, &effects, "the log");
+    }
+
+    #[test]
+    fn a_wrong_result_is_found() {
+        let (logs, history, middle) = sound();
+        let mut effects = right(&logs, middle, logs.get(0).end());
+        effects.records[1].2 = Kind::Emitted(9);
+        assert_found(&logs, history, &effects, "is stored as");
+    }
+
+    #[test]
+    fn a_second_start_and_a_seek_from_elsewhere_are_found() {
+        let (_, mut history, _) = sound();
+        history.started(0, 7).expect_err("the start policy runs once");
+        let (_, mut history, middle) = sound();
+        history.sought(0, middle + 1, 0).expect_err("somebody moved it meanwhile");
+    }
+
+    #[test]
+    fn the_recount_finds_what_was_stored_twice_without_looking_at_spans() {
+        let (logs, mut history, _) = sound();
+        let again = history.partitions[0].records[1];
+        history.partitions[0].records.insert(2, again);
+        history.recount(&logs).expect_err("one more than there are");
+    }
+}

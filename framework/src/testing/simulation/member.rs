@@ -22,7 +22,7 @@ use crate::engine::core::{Action, Control, ControlReply, Core, Event};
 use crate::engine::observe::EngineEvent;
 use crate::engine::work::Job;
 use crate::record::Epoch;
-use crate::source::Wanted;
+use crate::source::{Position, Wanted};
 
 /// Steps without events that may follow one another before the core has nothing to do.
 const ROUNDS: usize = 20;
@@ -54,7 +54,7 @@ pub(super) struct Member {
 /// What is asked of others than the sink; answers come in any order.
 pub(super) enum Ask {
     Resolve(crate::engine::core::Call, Vec<Wanted>),
-    Prove,
+    Prove(Vec<Position>),
 }
 
 /// What a request was.
@@ -286,7 +286,7 @@ impl Member {
                 self.source.reposition(&starts);
             }
             Action::Resolve { call, wanted } => self.asks.push(Ask::Resolve(call, wanted)),
-            Action::Prove(_) => self.asks.push(Ask::Prove),
+            Action::Prove(positions) => self.asks.push(Ask::Prove(positions)),
             Action::Mirror(_) => {}
             Action::Claim(requests) => self.delivery.call(Call::Claim(requests)),
             Action::Reposition { call, moves } => {

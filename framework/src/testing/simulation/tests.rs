@@ -128,38 +128,3 @@ fn a_pool_that_runs_records_backwards_is_found() {
 fn a_source_that_reads_without_credit_is_found() {
     assert_found(Planted::NoCredit);
 }
-
-#[test]
-fn zz_survey() {
-    let seeds = from_environment("TIDEGATE_SURVEY").unwrap_or(0);
-    let mut cover = Coverage::new();
-    let began = std::time::Instant::now();
-    let mut kinds: std::collections::BTreeMap<String, (u64, u64)> = Default::default();
-    for seed in 0..seeds {
-        let report = std::panic::catch_unwind(|| run(seed, false, None));
-        let wrong = match report {
-            Ok(report) => {
-                cover.add(&report.cover);
-                report.wrong.map(|w| w.0)
-            }
-            Err(p) => Some(format!(
-                "PANIC {:?}",
-                p.downcast_ref::<String>()
-                    .cloned()
-                    .or(p.downcast_ref::<&str>().map(|s| s.to_string()))
-            )),
-        };
-        if let Some(wrong) = wrong {
-            let key: String =
-                wrong.chars().take(300).filter(|c| !c.is_ascii_digit()).take(60).collect();
-            let e = kinds.entry(key).or_insert((0, seed));
-            e.0 += 1;
-        }
-    }
-    eprintln!("{seeds} in {:?}", began.elapsed());
-    for (k, (n, first)) in kinds {
-        eprintln!("{n:>5} first {first:>5}: {k}");
-    }
-    eprintln!("never {:?}", cover.never());
-    eprintln!("{:?}", cover.list());
-}

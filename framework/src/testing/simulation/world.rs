@@ -18,7 +18,7 @@ use crate::Cause;
 use crate::engine::core::{Call, Event};
 use crate::policy::Then;
 use crate::record::{Offset, PartitionId};
-use crate::source::{Resolved, SourceError, Unresolved, Wanted};
+use crate::source::{Position, Resolved, SourceError, Unresolved, Wanted};
 
 /// What all members share: the world outside their processes.
 pub(super) struct Shared {
@@ -126,20 +126,32 @@ impl Shared {
                 };
                 Event::Resolved { call, result }
             }
-            Ask::Prove => {
-                let place = member.source.place();
-                let accepted =
-                    place.is_some_and(|(m, generation)| self.group.accepts(m, generation));
-                let lost = self.chance.hits(Fault::ProofFails);
-                let accepted = accepted && !lost;
-                self.cover.saw(if accepted { Seen::ProofAccepted } else { Seen::ProofRefused });
-                Event::Proved(match accepted {
-                    true => Ok(()),
-                    false if lost => Err(SourceError::Retry(Cause::new("no answer"))),
-                    false => Err(SourceError::Fenced(Cause::new("illegal generation"))),
-                })
+            Ask::Prove(positions) => Event::Proved(self.prove(&positions, member)),
+        }
+    }
+
+    /// A group commit that proves the membership; it stores the positions.
+    fn prove(&mut self, positions: &[Position], member: &Member) -> Result<(), SourceError> {
+        let place = member.source.place_of(positions.iter().map(|p| &p.partition));
+        let lost = self.chance.hits(Fault::ProofFails);
+        if !place.is_some_and(|(m, generation)| self.group.accepts(m, generation)) {
+            self.cover.saw(Seen::ProofRefused);
+            return Err(SourceError::Fenced(Cause::new("illegal generation")));
+        }
+        if let Store::Group(offsets) = &mut self.store {
+            for position in positions {
+                let (partition, next) = (number(&position.partition), position.next.get());
+                offsets[partition] = Some(next);
+                let checked = self.history.group_progress(partition, next, &self.logs);
+                self.wrong = self.wrong.take().or(checked.err());
             }
         }
+        if lost {
+            self.cover.saw(Seen::ProofRefused);
+            return Err(SourceError::Retry(Cause::new("no answer")));
+        }
+        self.cover.saw(Seen::ProofAccepted);
+        Ok(())
     }
 
     fn resolve(&mut self, want: Wanted) -> Vec<Resolved> {

@@ -53,6 +53,25 @@ fn the_first_claim_of_a_topic_stores_the_start_of_all_its_partitions_at_once() {
 }
 
 #[test]
+fn a_stored_position_is_not_mistaken_for_the_start_of_its_topic() {
+    let mut rig = Rig::new();
+    rig.assign(&[0, 1], 60_000);
+    rig.claimed(|index| if index == 0 { Stored::At(at(18)) } else { Stored::Nothing });
+    let (call, wanted) = rig.asked.pop_front().expect("asked");
+    assert_eq!(wanted.len(), 2);
+    // The policy says the end, which is further on by now.
+    let start = |index| Resolved { partition: p(index), position: Ok(at(22)) };
+    let stored = Resolved { partition: p(0), position: Ok(at(18)) };
+    let found = vec![start(0), start(1), stored];
+    rig.step([Event::Resolved { call, result: Ok(found) }]);
+    rig.moved();
+    rig.claimed(|_| Stored::At(at(22)));
+    rig.resolved(0);
+    let starts: Vec<_> = rig.started.iter().map(|s| (s.partition.index(), s.offset)).collect();
+    assert_eq!(starts, [(0, at(18)), (1, at(22))], "18 to 22 would be left out");
+}
+
+#[test]
 fn a_first_start_that_could_not_be_stored_is_claimed_again_after_a_while() {
     let mut rig = group();
     rig.assign(&[0], 60_000);
