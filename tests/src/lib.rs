@@ -10,3 +10,4 @@ mod documents;
 pub mod fleet;
 pub mod readers;
 pub mod servers;
+pub mod torture;

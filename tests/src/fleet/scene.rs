@@ -207,6 +207,21 @@ impl Scene {
         Ok((evidence, order))
     }
 
+    /// Copies, dead letters and progress in one moment, if the store can show one. There is no input in it.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn snapshot(&self) -> Result<Option<Evidence>> {
+        let tables = match &self.store {
+            Store::Kafka(_) => return Ok(None),
+            Store::Postgres(url) => read_postgres(url, &self.group).await?,
+            Store::Sqlite(path) => read_sqlite(path, &self.group).await?,
+        };
+        let mut evidence = Evidence::default();
+        add_tables(&mut evidence, tables);
+        Ok(Some(evidence))
+    }
+
     /// Compares input and store. What order is compared follows from the store.
     ///
     /// # Errors
@@ -227,9 +242,12 @@ impl Scene {
         }
     }
 
-    /// The scene showed what it should: nothing of it is kept. A scene that ends without this keeps its directory.
+    /// The scene showed what it should: nothing of it is kept, unless `TIDEGATE_KEEP` is set. A scene that ends
+    /// without this keeps its directory.
     pub fn passed(mut self) {
-        self.dir = None;
+        if std::env::var_os("TIDEGATE_KEEP").is_none() {
+            self.dir = None;
+        }
     }
 }
 

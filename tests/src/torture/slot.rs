@@ -1,0 +1,128 @@
+//! One copier under torture: started, killed, stopped, and started again.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use tokio::time::sleep;
+
+use super::{Fault, STOPPED};
+use crate::fleet::{Copier, Orders};
+
+/// How often a copier is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a fault that missed waits for its next try.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// What was really done to copiers.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Kills that hit.
+    pub kills: usize,
+    /// Stops that hit and were continued on a living process.
+    pub stops: usize,
+    /// Faults that hit nobody and were tried again.
+    pub missed: usize,
+    /// What copiers said that ended by themselves.
+    pub ended: Vec<String>,
+}
+
+impl Tally {
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.kills += other.kills;
+        self.stops += other.stops;
+        self.missed += other.missed;
+        self.ended.extend(other.ended);
+        self
+    }
+}
+
+/// A place for a copier, which is never empty for long.
+#[derive(Debug)]
+pub(super) struct Slot {
+    orders: Orders,
+    copier: Copier,
+    pub(super) tally: Tally,
+}
+
+impl Slot {
+    pub(super) fn start(mut orders: Orders) -> Result<Self> {
+        let copier = orders.start()?;
+        Ok(Self { orders, copier, tally: Tally::default() })
+    }
+
+    pub(super) fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// Lives through these faults, each not before its time and one after the other.
+    pub(super) async fn suffer(
+        mut self,
+        start: Instant,
+        faults: Vec<(Duration, Fault)>,
+    ) -> Result<Self> {
+        for (at, fault) in faults {
+            self.live_until(start + at).await?;
+            while !self.hit(fault).await? {
+                self.tally.missed += 1;
+                self.live_until(Instant::now() + TRY_AGAIN).await?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Keeps a copier running until then.
+    pub(super) async fn live_until(&mut self, until: Instant) -> Result<()> {
+        while Instant::now() < until {
+            self.keep_running().await?;
+            sleep(LOOK.min(until.saturating_duration_since(Instant::now()))).await;
+        }
+        Ok(())
+    }
+
+    /// Starts another copier where one has ended by itself, and notes it.
+    pub(super) async fn keep_running(&mut self) -> Result<()> {
+        if !self.copier.is_running()? {
+            let ended = self.copier.end(Duration::ZERO).await?;
+            let how =
+                format!("pid {}, code {:?}: {}", self.copier.pid(), ended.code, ended.last_line());
+            self.tally.ended.push(how);
+            self.copier = self.orders.start()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the fault hit.
+    async fn hit(&mut self, fault: Fault) -> Result<bool> {
+        if !self.copier.is_running()? {
+            return Ok(false);
+        }
+        match fault {
+            Fault::KillCopier { down, .. } => {
+                self.copier.kill().await?;
+                self.tally.kills += 1;
+                sleep(down).await;
+                self.copier = self.orders.start()?;
+            }
+            Fault::StopCopier { .. } => {
+                self.copier.signal("STOP")?;
+                sleep(STOPPED).await;
+                self.copier.signal("CONT")?;
+                self.tally.stops += 1;
+            }
+            Fault::KillBroker { .. } | Fault::KillDatabase { .. } => {
+                unreachable!("no fault of a copier")
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends the copier cleanly.
+    pub(super) async fn end(&mut self, within: Duration) -> Result<()> {
+        self.copier.signal("TERM")?;
+        let ended = self.copier.end(within).await?.with_code(0)?;
+        ensure!(ended.signal.is_none(), "it ended by a signal");
+        Ok(())
+    }
+}
