@@ -45,6 +45,7 @@ where
 {
     let work = args.work();
     Pipeline::new(args.named("access", ""))
+        .instance(&args.instance)
         .from(args.kafka().source(args.named("access", "")))
         .decode(Utf8)
         .try_map(move |record| {

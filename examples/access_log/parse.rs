@@ -107,13 +107,13 @@ mod tests {
         for (from, to, said) in [
             (" 1\"", " 1", "cut off"),
             ("%20", "%", "hexadecimal"),
-            ("%20", "%2", "hexadecimal"),
+            ("%20", "%2x", "hexadecimal"),
             ("http://h/", r"http://\xe4/", "no URL"),
             ("GET /", "/", "method, path and protocol"),
             ("17/May", "32/May", "time"),
             ("200 2", "2OO 2", "status"),
             ("203023", "many", "size"),
-            ("192.0.2.7 - - [", "", "no ident"),
+            ("192.0.2.7 - - [", "", "no user"),
         ] {
             let odd = parse(&LINE.replacen(from, to, 1)).expect_err(to);
             assert!(odd.to_string().contains(said), "{to:?}: {odd}");

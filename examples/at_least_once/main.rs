@@ -96,6 +96,7 @@ fn temporary(error: std::io::Error) -> SinkError {
 fn pipeline(args: &Args, directory: &Path) -> Job<Line> {
     let work = args.work();
     Pipeline::new(args.named("archive", ""))
+        .instance(&args.instance)
         .from(args.kafka().source(args.named("archive", "")))
         .decode(Utf8)
         .try_map(move |record| {

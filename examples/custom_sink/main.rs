@@ -30,6 +30,7 @@ fn pipeline(args: &Args, file: &Path) -> Job<(String, i64)> {
     let airports = Airports::load();
     let work = args.work();
     Pipeline::new(args.named("totals", ""))
+        .instance(&args.instance)
         .from(args.kafka().source(args.named("totals", "")))
         .decode(Json::<Flight>::new())
         .process(move |record, out: &mut Context<'_, _>| {

@@ -59,6 +59,7 @@ fn pipeline(args: &Args) -> Job<Message> {
         .outputs([topics.enriched.as_str(), topics.late.as_str()])
         .dead_letters(topics.dead.as_str());
     Pipeline::new(args.named("flights", ""))
+        .instance(&args.instance)
         .from(source)
         .decode(Json::<Flight>::new())
         .process(move |record, out: &mut Context<'_, Message>| {

@@ -49,6 +49,7 @@ where
     let rates = Rates::load();
     let work = args.work();
     Pipeline::new(args.named("payments", ""))
+        .instance(&args.instance)
         .from(args.kafka().source(args.named("payments", "")))
         .decode(Json::<Payment>::new())
         .try_map(move |record| {

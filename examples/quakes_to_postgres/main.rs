@@ -70,6 +70,7 @@ where
 {
     let work = args.work();
     Pipeline::new(args.named("quakes", ""))
+        .instance(&args.instance)
         .from(args.kafka().source(args.named("quakes", "")))
         .decode(Json::<Feature>::new())
         .filter(|record| record.value.properties.r#type == "earthquake")

@@ -134,3 +134,58 @@ async fn busiest(database: &mut Database) -> Result<()> {
     println!("{table}");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Replace;
+
+    /// What the sink would have stored of three records: two rows and a dead letter.
+    const STORED: &str = "
+        CREATE TABLE tidegate_progress (next_offset integer);
+        CREATE TABLE tidegate_dead_letter (topic text, partition integer, \"offset\" integer,
+            value blob, error text);
+        INSERT INTO tidegate_progress VALUES (2), (1);
+        INSERT INTO tidegate_dead_letter VALUES ('t', 1, 0, CAST('{\"distance\":5}' AS blob), 'x');
+        INSERT INTO flights VALUES ('d', 'A', 'a', 'B', 'b', 7, 1, 't', 0, 0, 0),
+            ('d', 'A', 'a', 'B', 'b', 7, 2, 't', 0, 1, 0);
+        INSERT INTO routes VALUES ('A', 'B', 2, 14, 3);";
+
+    async fn agrees_after(statement: &str) -> Result<bool> {
+        let directory = tempfile::tempdir()?;
+        let store = Store::Sqlite(directory.path().join("audit.sqlite"));
+        let mut database = store.create(Replace::No).await?;
+        database.execute(STORED).await?;
+        database.execute(statement).await?;
+        let look = agreement(&mut database).await?;
+        let sent = Sent { records: 3, miles: 19 };
+        print(&mut database, &store, &sent, &[look]).await
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_once_agrees() -> Result<()> {
+        assert!(agrees_after("SELECT 1").await?);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn whatever_is_lost_doubled_or_wrong_is_found() -> Result<()> {
+        for wrong in [
+            // One line each, of rows, dead letters, totals and progress.
+            "INSERT INTO flights SELECT * FROM flights WHERE source_offset = 0",
+            "DELETE FROM flights WHERE source_offset = 0",
+            "UPDATE flights SET source_offset = 1",
+            "UPDATE flights SET miles = 8",
+            "INSERT INTO tidegate_dead_letter SELECT * FROM tidegate_dead_letter",
+            "DELETE FROM tidegate_dead_letter",
+            "UPDATE routes SET flights = 3",
+            "DELETE FROM routes",
+            "INSERT INTO routes VALUES ('C', 'D', 0, 0, 0)",
+            "UPDATE tidegate_progress SET next_offset = 3",
+            "DELETE FROM tidegate_progress",
+        ] {
+            assert!(!agrees_after(wrong).await?, "{wrong}");
+        }
+        Ok(())
+    }
+}

@@ -181,7 +181,8 @@ impl Database {
         rows.with_context(|| format!("the query failed: {sql}"))
     }
 
-    async fn execute(&mut self, sql: &str) -> Result<()> {
+    /// Runs statements, one behind the other.
+    pub(crate) async fn execute(&mut self, sql: &str) -> Result<()> {
         let text = AssertSqlSafe(self.names.fill(sql));
         match &mut self.connection {
             Open::Sqlite(open) => sqlx::raw_sql(text).execute(open).await.map(|_| ()),

@@ -17,6 +17,10 @@ pub struct Args {
     /// own name.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// The name of this process among those that share the work, kept over restarts: one that was
+    /// killed goes on at once. A second process at the same time takes another one.
+    #[arg(long, value_name = "NAME", default_value = "a")]
+    pub instance: String,
     /// Ends when everything that is in the topic now is stored, and checks the totals; without it
     /// the example runs until Ctrl-C.
     #[arg(long)]

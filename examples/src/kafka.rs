@@ -152,6 +152,7 @@ pub fn committed_values(bootstrap: &str, topic: &str) -> Result<Vec<String>> {
     // No member of a group: it only looks.
     config.set("group.id", "none").set("isolation.level", "read_committed");
     config.set("enable.partition.eof", "true").set("enable.auto.commit", "false");
+    config.set("fetch.wait.max.ms", "10");
     let consumer: BaseConsumer = config.create()?;
     let mut all = TopicPartitionList::new();
     for partition in ends(bootstrap, topic)?.keys() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
 use tidegate_tests::audit::{Evidence, Failed, Finding, Rules};
-use tidegate_tests::fleet::{Copier, Ended, Mix, Orders, Progress, Scene, Store, generate, until};
+use tidegate_tests::fleet::{Copier, Mix, Orders, Progress, Scene, Store, generate, until};
 use tidegate_tests::servers::{self, Kafka, KafkaOptions, Shared, unique};
 
 const COPIER: &str = env!("CARGO_BIN_EXE_copier");

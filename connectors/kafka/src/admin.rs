@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
+use rdkafka::types::RDKafkaErrorCode;
 use tidegate::Error;
 use tidegate::record::{Offset, PartitionId, Timestamp};
 use tidegate::source::{Position, Unresolved, Wanted};
 
+use crate::consumer_options::StartPolicy;
 use crate::context::{Consumer, Context};
 use crate::ffi::{self, Failure};
 use crate::helper::Helper;
 use crate::resolve::Resolver;
 use crate::settings::Kafka;
-use crate::source::{KnownTopics, StartPolicy};
+use crate::source::KnownTopics;
 use crate::start;
 
 /// How long one question may take.
@@ -108,7 +110,7 @@ impl Admin {
     pub async fn group_offsets(&self, group: &str) -> Result<Vec<Position>, Error> {
         let group = group.to_string();
         self.call(move |consumer| {
-            let offsets = ffi::group_offsets(consumer.client(), &group, ASK_MAX)
+            let offsets = patiently(|| ffi::group_offsets(consumer.client(), &group, ASK_MAX))
                 .map_err(|failure| refused("stored offsets", &failure))?;
             Ok(offsets.into_iter().map(|(partition, next)| Position { partition, next }).collect())
         })
@@ -122,7 +124,7 @@ impl Admin {
     pub async fn group_members(&self, group: &str) -> Result<usize, Error> {
         let group = group.to_string();
         self.call(move |consumer| {
-            ffi::group_members(consumer.client(), &group, ASK_MAX)
+            patiently(|| ffi::group_members(consumer.client(), &group, ASK_MAX))
                 .map_err(|failure| refused("members", &failure))
         })
         .await
@@ -242,4 +244,26 @@ fn failed(what: &str, error: &dyn std::fmt::Display) -> Error {
 
 fn refused(what: &str, failure: &Failure) -> Error {
     failed(what, failure)
+}
+
+/// Asks again while the group's coordinator is being found: a broker that has just begun to keep
+/// groups, or a coordinator that moved, answers so for a moment.
+fn patiently<T>(ask: impl Fn() -> Result<T, ffi::Failure>) -> Result<T, ffi::Failure> {
+    let began = std::time::Instant::now();
+    loop {
+        match ask() {
+            Err(failure)
+                if began.elapsed() < ASK_MAX
+                    && matches!(
+                        failure.code,
+                        RDKafkaErrorCode::NotCoordinator
+                            | RDKafkaErrorCode::CoordinatorNotAvailable
+                            | RDKafkaErrorCode::CoordinatorLoadInProgress
+                    ) =>
+            {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            answer => return answer,
+        }
+    }
 }

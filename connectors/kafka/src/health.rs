@@ -24,6 +24,8 @@ pub(crate) struct HealthWatch {
     missing: BTreeSet<String>,
     told: Health,
     asked_at: Option<Instant>,
+    /// Questions wait for the network: new ones only when the last were answered or given up.
+    asking: bool,
 }
 
 impl HealthWatch {
@@ -34,6 +36,7 @@ impl HealthWatch {
             missing: BTreeSet::new(),
             told: Health::Ready,
             asked_at: None,
+            asking: false,
         }
     }
 
@@ -56,16 +59,24 @@ impl HealthWatch {
         self.tell();
     }
 
+    pub(crate) fn asked(&mut self) {
+        self.asking = false;
+    }
+
     /// Asks for what is missing, from time to time.
     pub(crate) fn watch(&mut self, consumer: &Arc<Consumer>, helper: &Helper, remote: &Remote) {
         let due = self.asked_at.is_none_or(|at| at.elapsed() >= ASK_EVERY);
-        if self.told == Health::Ready || !due {
+        if self.told == Health::Ready || !due || self.asking {
             return;
         }
+        self.asking = true;
         self.asked_at = Some(Instant::now());
         let missing: Vec<String> = self.missing.iter().cloned().collect();
         let (consumer, remote) = (Arc::clone(consumer), remote.clone());
-        helper.run(move || ask(&consumer, &missing, &remote));
+        helper.run(move || {
+            ask(&consumer, &missing, &remote);
+            remote.send(Command::Asked);
+        });
     }
 
     fn tell(&mut self) {

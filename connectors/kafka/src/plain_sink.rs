@@ -11,17 +11,20 @@ use tidegate::record::Topic;
 use tidegate::sink::{Rejection, Sink, SinkContext, SinkDescription, SinkError};
 use tidegate::{Cause, Error};
 
+use crate::consumer_options::millis;
 use crate::error::{Call, Verdict, judge};
 use crate::ffi::{self, Failure};
 use crate::helper::Helper;
 use crate::keys::Side;
 use crate::message::Message;
 use crate::metrics;
+use crate::notes::Notes;
 use crate::outbox::{Lineage, Outbox, items};
-use crate::producer::{Notes, Producer, TopicHandles};
+use crate::producer::{Producer, TopicHandles};
 use crate::settings::Kafka;
-use crate::sink::{SinkOptions, check_options, check_topics, describe_target, producer_config};
-use crate::source::millis;
+use crate::sink_options::{
+    SinkOptions, check_options, check_topics, describe_target, producer_config,
+};
 use crate::start;
 
 /// How long librdkafka tries to deliver a message.

@@ -67,6 +67,17 @@ impl Reader {
         if eager { self.consumer.assign(&list) } else { self.consumer.incremental_assign(&list) }
     }
 
+    /// For a rebalance librdkafka pauses every partition, and resumes those that stay where it
+    /// believes we are: behind an end of partition that is one too far, which loses a record or
+    /// reads outside the log. While they are still paused it is told where we really are.
+    pub(crate) fn hold_positions(&mut self) {
+        let now = Instant::now();
+        for partition in self.partitions.values_mut() {
+            partition.demand_seek(now);
+        }
+        self.seek();
+    }
+
     /// Tells librdkafka our positions where it must not go on from its own.
     fn seek(&mut self) {
         let now = Instant::now();

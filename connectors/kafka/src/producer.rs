@@ -1,127 +1,33 @@
-//! A producer with its notebook, and the transactional one with the thread its calls wait on.
+//! Producers, and the transactional one with the thread its calls wait on.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::error::Error as StdError;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::error::KafkaResult;
+use rdkafka::producer::{Producer as _, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use rdkafka::{ClientConfig, Statistics, TopicPartitionList};
+use rdkafka::{ClientConfig, TopicPartitionList};
 use tidegate::record::Topic;
 
-use crate::context;
-use crate::error::{self, Call, Verdict, judge};
+use crate::error::{Call, Verdict, judge};
 use crate::ffi::{self, Failure, GroupMetadata, TopicHandle};
 use crate::helper::Helper;
 use crate::metrics;
+use crate::notes::Notes;
 use crate::security::TokenSource;
 
 /// A producer whose delivery reports are served by a thread of its own.
 pub(crate) type Producer = ThreadedProducer<Notes>;
 
+/// How long a call is waited for beyond the transaction's time, after which the broker has given
+/// the transaction up.
+const PATIENCE_BEYOND: Duration = Duration::from_secs(1);
+/// How often a flush looks for messages that came back.
+const FLUSH_STEP: Duration = Duration::from_millis(20);
 /// How long one attempt of `init_transactions` may take; it is repeated.
 const INIT_ATTEMPT: Duration = Duration::from_secs(5);
-
-/// What librdkafka tells about a producer's work.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    /// Messages that were not delivered, by the number they were produced under.
-    failures: Mutex<Vec<(usize, Code)>>,
-    /// Connections that broke and requests that timed out.
-    disturbances: AtomicU64,
-    tokens: Option<TokenSource>,
-    /// Whether the user asked for librdkafka's debug log.
-    shows_debug: bool,
-}
-
-impl Notes {
-    /// The notebook of a producer whose connections need not be watched.
-    pub(crate) fn unwatched(tokens: Option<TokenSource>) -> Self {
-        Self { tokens, shows_debug: true, ..Self::default() }
-    }
-
-    /// The notebook of a producer with these settings, which are completed so that every lost
-    /// connection is noted.
-    pub(crate) fn watched(config: &mut ClientConfig, tokens: Option<TokenSource>) -> Self {
-        let debug = config.get("debug").map(ToString::to_string);
-        config.set_log_level(RDKafkaLogLevel::Debug);
-        config.set(
-            "debug",
-            debug.as_ref().map_or_else(|| "broker".to_string(), |debug| format!("broker,{debug}")),
-        );
-        Self { tokens, shows_debug: debug.is_some(), ..Self::default() }
-    }
-
-    /// Takes the failures noted so far, in order of their numbers. Messages that were purged by
-    /// an abort did not fail by themselves and are left out.
-    pub(crate) fn take_failures(&self) -> Vec<(usize, Code)> {
-        let mut failures =
-            std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner));
-        failures.retain(|(_, code)| !matches!(code, Code::PurgeQueue | Code::PurgeInflight));
-        failures.sort_unstable_by_key(|(id, _)| *id);
-        failures
-    }
-
-    pub(crate) fn forget_failures(&self) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// Grows whenever a connection breaks or a request times out.
-    pub(crate) fn disturbances(&self) -> u64 {
-        self.disturbances.load(Ordering::Acquire)
-    }
-}
-
-impl ClientContext for Notes {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // Errors about connections are told once and then suppressed for a while; only the log of
-        // state changes is complete.
-        let lost = match facility {
-            "REQTMOUT" | "FAIL" => true,
-            "STATE" => message.contains("changed state UP ->"),
-            _ => false,
-        };
-        if lost {
-            self.disturbances.fetch_add(1, Ordering::AcqRel);
-        }
-        if self.shows_debug || !matches!(level, RDKafkaLogLevel::Debug) {
-            context::log(level, facility, message);
-        }
-    }
-
-    fn stats(&self, _: Statistics) {}
-
-    fn stats_raw(&self, _: &[u8]) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.disturbances.fetch_add(1, Ordering::AcqRel);
-        tracing::debug!(%error, reason, "producer reports an error");
-    }
-
-    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
-        context::fresh_token(self.tokens.as_ref())
-    }
-}
-
-impl ProducerContext for Notes {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, id: usize) {
-        if let Err((error, _)) = result {
-            let failure = (id, error::code_of(error));
-            self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
-        }
-    }
-}
 
 /// The topics a producer has handles of.
 pub(crate) struct TopicHandles {
@@ -221,7 +127,7 @@ impl TransactionalProducer {
             topics: Some(TopicHandles::new(&producer)),
             producer: Arc::clone(&producer),
             calls,
-            patience: times.transaction + times.socket + Duration::from_secs(5),
+            patience: times.transaction + PATIENCE_BEYOND,
             suspicious: times.socket / 2,
         };
         let init = started.calls.ask(move || init(&producer, deadline));
@@ -246,7 +152,7 @@ impl TransactionalProducer {
 
     /// Begins a transaction.
     pub(crate) async fn begin(&self) -> Ended {
-        self.notes().forget_failures();
+        self.notes().begin();
         self.call(Call::Begin, |producer| {
             let begun = Instant::now();
             let result = ffi::begin_transaction(producer);
@@ -325,19 +231,26 @@ fn finish(
     group: &GroupMetadata,
     suspicious: Duration,
 ) -> Ended {
-    let notes = producer.client().context();
-    let (begun, before) = (Instant::now(), notes.disturbances());
+    let begun = Instant::now();
     if let Err(failure) = ffi::send_offsets(producer, offsets, group) {
         return settle(producer, Call::SendOffsets, failure);
     }
     let offsets_took = begun.elapsed();
     metrics::phase("offsets", offsets_took);
+    if delivered(producer) == Delivered::Some {
+        let failure = Failure {
+            code: Code::State,
+            fatal: false,
+            retriable: false,
+            abort: true,
+            text: "a message was not delivered".into(),
+        };
+        return settle(producer, Call::Delivery, failure);
+    }
     let result = ffi::commit_transaction(producer);
     let took = begun.elapsed();
     metrics::phase("commit", took - offsets_took);
-    // librdkafka silently sends both requests again after a broken connection or a time-out: the
-    // first ones may still arrive, and hit the next transaction.
-    let sent_twice = notes.disturbances() != before || took > suspicious;
+    let sent_twice = producer.client().context().disturbed() || took > suspicious;
     match result {
         Err(failure) if sent_twice && !failure.fatal => {
             Ended::failed(Call::Commit, Verdict::InDoubt, failure, true)
@@ -348,6 +261,31 @@ fn finish(
             Ended::in_doubt(Call::Commit, "the commit may have been sent twice")
         }
         Ok(()) => Ended { result: Ok(()), condemned: false },
+    }
+}
+
+/// Whether the transaction's messages arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Delivered {
+    All,
+    /// At least one did not, and never will.
+    Some,
+}
+
+/// Sends everything out and waits until all is delivered or the first message came back. The
+/// commit would do the same, but go on waiting for those behind a refused message until they run
+/// out of time.
+fn delivered(producer: &Producer) -> Delivered {
+    let notes = producer.client().context();
+    loop {
+        let flushed = ffi::flush(producer, FLUSH_STEP);
+        if notes.has_failures() {
+            return Delivered::Some;
+        }
+        // Messages run out of time before the transaction does, so this ends.
+        if flushed != Err(Code::OperationTimedOut) {
+            return Delivered::All;
+        }
     }
 }
 
@@ -367,16 +305,11 @@ fn settle(producer: &Producer, call: Call, failure: Failure) -> Ended {
 }
 
 fn aborted(producer: &Producer) -> Ended {
-    let notes = producer.client().context();
-    let (begun, before) = (Instant::now(), notes.disturbances());
+    let begun = Instant::now();
     let result = ffi::abort_transaction(producer);
     metrics::phase("abort", begun.elapsed());
     match result {
-        Ok(()) => Ended {
-            result: Ok(()),
-            // Sent twice, the second abort could hit the next transaction.
-            condemned: notes.disturbances() != before,
-        },
+        Ok(()) => Ended { result: Ok(()), condemned: producer.client().context().disturbed() },
         Err(failure) => {
             let verdict = judge(Call::Abort, &failure);
             Ended::failed(Call::Abort, verdict, failure, true)

@@ -256,7 +256,7 @@ impl Reader {
     /// ours, but librdkafka is not told of it until its start becomes known: assigned at a logical
     /// position such as the end, it could be sought back there by a late answer of the broker.
     fn finish_assign(&mut self, partitions: &[PartitionId], starts: &[Start]) {
-        let kept: Vec<PartitionId> = self.partitions.keys().cloned().collect();
+        self.hold_positions();
         let now = Instant::now();
         for id in partitions {
             let partition = Partition::new(id.clone(), self.rebalances.assignment);
@@ -270,7 +270,7 @@ impl Reader {
         if let Err(error) = self.assign_unfetched() {
             tracing::warn!(%error, "assign failed");
         }
-        self.end_rebalance(&kept, "assign");
+        self.end_rebalance("assign");
     }
 
     fn begin_revoke(&mut self, partitions: Vec<PartitionId>, ownership: Ownership) {
@@ -305,6 +305,7 @@ impl Reader {
                 list.add_partition(id.topic().as_str(), id.index());
             }
         }
+        self.hold_positions();
         let result = match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(&list),
             RebalanceProtocol::Eager | RebalanceProtocol::None => {
@@ -315,19 +316,11 @@ impl Reader {
         if let Err(error) = result {
             tracing::warn!(%error, "unassign failed");
         }
-        let kept: Vec<PartitionId> = self.partitions.keys().cloned().collect();
-        self.end_rebalance(&kept, kind);
+        self.end_rebalance(kind);
     }
 
-    /// For the rebalance librdkafka paused the partitions that stay, and resumes them where it
-    /// believes we are. It is told where we really are before anything more is taken.
-    fn end_rebalance(&mut self, kept: &[PartitionId], kind: &'static str) {
-        let now = Instant::now();
-        for id in kept {
-            if let Some(partition) = self.partitions.get_mut(id) {
-                partition.demand_seek(now);
-            }
-        }
+    fn end_rebalance(&mut self, kind: &'static str) {
+        // Positions that could not be told before.
         self.position_due();
         metrics::rebalanced(kind, self.partitions.len());
         self.events.send(SourceEvent::GroupChanged);

@@ -10,10 +10,11 @@ use tidegate::Cause;
 use tidegate::record::{Offset, PartitionId, Timestamp, Topic};
 use tidegate::source::{Resolved, SourceError, Unresolved, Wanted};
 
+use crate::consumer_options::StartPolicy;
 use crate::context::Consumer;
 use crate::error;
 use crate::ffi;
-use crate::source::{KnownTopics, StartPolicy};
+use crate::source::KnownTopics;
 
 /// How long one question to the cluster may take.
 const ASK_MAX: Duration = Duration::from_secs(5);

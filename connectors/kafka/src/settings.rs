@@ -8,9 +8,6 @@ use tidegate::Error;
 
 use crate::admin::{self, Admin};
 use crate::keys::{self, Side};
-#[cfg(feature = "tls")]
-use crate::security::Security;
-#[cfg(not(feature = "tls"))]
 use crate::security::Security;
 use crate::security::TokenSource;
 use crate::sink::KafkaSink;

@@ -6,21 +6,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use rdkafka::ClientConfig;
 use tidegate::Error;
-use tidegate::record::{Timestamp, Topic};
+use tidegate::record::Topic;
 use tidegate::source::{
     Credit, EventSender, GroupOffsets, Resolved, Source, SourceContext, SourceDescription,
     SourceError, Start, Wanted,
 };
 use tokio::sync::oneshot;
 
+use crate::consumer_options::{ConsumerOptions, GroupProtocol, StartPolicy};
 use crate::context::{Consumer, Context};
 use crate::helper::Helper;
-use crate::keys::Side;
 use crate::offsets::ConsumerOffsets;
 use crate::resolve::{self, Resolver};
-use crate::settings::{Kafka, Overrides};
+use crate::settings::Kafka;
 use crate::sink::KafkaSink;
 use crate::start;
 use crate::thread::{self, Command, Limits, Remote};
@@ -73,56 +72,15 @@ pub(crate) enum Subscription {
     Pattern(String),
 }
 
-/// Where a partition starts that has no stored progress.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum StartPolicy {
-    /// At the first record that is still there.
-    #[default]
-    Earliest,
-    /// Behind the last record.
-    Latest,
-    /// Nowhere: the partition stops by name until somebody sets its offset.
-    Error,
-    /// At the first record of this time or later; behind the last record if there is none.
-    Timestamp(Timestamp),
-}
-
-/// How the members of a group agree on who reads what.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum GroupProtocol {
-    /// The members choose a leader, which assigns (cooperative-sticky). Works with every broker.
-    #[default]
-    Classic,
-    /// The broker assigns (KIP-848, Kafka 4.0 or newer). Members that keep their partitions go on
-    /// through a rebalance. Session time-out and heartbeat are the broker's settings then.
-    Consumer,
-}
-
 /// Reads topics as a member of a consumer group; made by [`Kafka::source`].
 #[derive(Debug)]
 pub struct KafkaSource {
     kafka: Kafka,
     subscription: Subscription,
-    options: Options,
+    options: ConsumerOptions,
     id: u64,
     link: Arc<Link>,
     running: Option<Running>,
-}
-
-#[derive(Clone, Debug)]
-struct Options {
-    start: StartPolicy,
-    protocol: GroupProtocol,
-    fetch_min_bytes: Option<u32>,
-    fetch_wait_max: Option<Duration>,
-    session_timeout: Option<Duration>,
-    heartbeat_interval: Option<Duration>,
-    max_poll_interval: Duration,
-    records_per_fetch: Option<u32>,
-    topic_refresh: Duration,
-    overrides: Overrides,
 }
 
 /// What a sink bound to the source reaches it by, once it is open.
@@ -170,18 +128,7 @@ pub(crate) fn new(kafka: Kafka, subscription: Subscription) -> KafkaSource {
     KafkaSource {
         kafka,
         subscription,
-        options: Options {
-            start: StartPolicy::default(),
-            protocol: GroupProtocol::default(),
-            fetch_min_bytes: None,
-            fetch_wait_max: None,
-            session_timeout: None,
-            heartbeat_interval: None,
-            max_poll_interval: Duration::from_secs(300),
-            records_per_fetch: None,
-            topic_refresh: Duration::from_secs(10),
-            overrides: Overrides::default(),
-        },
+        options: ConsumerOptions::default(),
         id: SOURCES.fetch_add(1, Ordering::Relaxed),
         link: Arc::default(),
         running: None,
@@ -250,7 +197,7 @@ impl KafkaSource {
     }
 
     /// About how many records of a partition are fetched ahead of the processing. Default 20,000;
-    /// bounded in bytes by `queued.max.messages.kbytes` as well.
+    /// bounded by 4 MiB of each partition as well (`queued.max.messages.kbytes`).
     #[must_use]
     pub fn records_per_fetch(mut self, records: u32) -> Self {
         self.options.records_per_fetch = Some(records);
@@ -279,134 +226,6 @@ impl KafkaSource {
     pub(crate) fn link(&self) -> Arc<Link> {
         Arc::clone(&self.link)
     }
-
-    /// The consumer's settings, checked.
-    fn config(&self, context: &SourceContext) -> Result<ClientConfig, Error> {
-        let options = &self.options;
-        if context.group.is_empty() {
-            return Err(Error::configuration(
-                "group",
-                "is empty; the pipeline's name is the group",
-            ));
-        }
-        check_subscription(&self.subscription)?;
-        let settle = context.drain_max + context.claim_max;
-        if settle >= options.max_poll_interval {
-            return Err(Error::configuration(
-                "max_poll_interval",
-                format_args!(
-                    "{:?} is not above drain_max + claim_max = {settle:?}: the group would go on \
-                     without this member while it settles a rebalance",
-                    options.max_poll_interval
-                ),
-            ));
-        }
-        let mut config = self.kafka.common()?;
-        config
-            .set("group.id", &context.group)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("isolation.level", "read_committed")
-            .set("auto.offset.reset", "error")
-            .set("enable.partition.eof", "true")
-            .set("check.crcs", "true")
-            .set("allow.auto.create.topics", "false")
-            .set("fetch.queue.backoff.ms", "5")
-            .set("queued.min.messages", "20000")
-            .set("queued.max.messages.kbytes", "16384")
-            .set("max.poll.interval.ms", millis(options.max_poll_interval))
-            .set("topic.metadata.refresh.interval.ms", millis(options.topic_refresh));
-        if let Some(instance) = &context.instance {
-            config.set("group.instance.id", instance);
-        }
-        self.set_protocol(&mut config)?;
-        if let Some(bytes) = options.fetch_min_bytes {
-            config.set("fetch.min.bytes", positive("fetch_min_bytes", bytes)?);
-        }
-        if let Some(wait) = options.fetch_wait_max {
-            config.set("fetch.wait.max.ms", millis(wait));
-        }
-        if let Some(records) = options.records_per_fetch {
-            config.set("queued.min.messages", positive("records_per_fetch", records)?);
-        }
-        options.overrides.apply(&mut config, Side::Source)?;
-        Ok(config)
-    }
-
-    fn set_protocol(&self, config: &mut ClientConfig) -> Result<(), Error> {
-        let options = &self.options;
-        if options.protocol == GroupProtocol::Consumer {
-            let owned_by_broker = [
-                ("session_timeout", options.session_timeout),
-                ("heartbeat_interval", options.heartbeat_interval),
-            ];
-            if let Some((name, _)) = owned_by_broker.iter().find(|(_, value)| value.is_some()) {
-                return Err(Error::configuration(
-                    name,
-                    "is the broker's setting under `GroupProtocol::Consumer`",
-                )
-                .remedy(
-                    "set group.consumer.session.timeout.ms or \
-                     group.consumer.heartbeat.interval.ms there",
-                ));
-            }
-            config.set("group.protocol", "consumer");
-            return Ok(());
-        }
-        let session = options.session_timeout.unwrap_or(Duration::from_secs(45));
-        let heartbeat = options.heartbeat_interval.unwrap_or(Duration::from_millis(500));
-        if heartbeat.is_zero() || heartbeat >= session {
-            return Err(Error::configuration(
-                "heartbeat_interval",
-                format_args!(
-                    "{heartbeat:?} must be above zero and below session_timeout {session:?}"
-                ),
-            ));
-        }
-        if session > options.max_poll_interval {
-            return Err(Error::configuration(
-                "session_timeout",
-                format_args!(
-                    "{session:?} must not be above max_poll_interval {:?}",
-                    options.max_poll_interval
-                ),
-            ));
-        }
-        config
-            .set("group.protocol", "classic")
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", millis(session))
-            .set("heartbeat.interval.ms", millis(heartbeat));
-        Ok(())
-    }
-}
-
-fn check_subscription(subscription: &Subscription) -> Result<(), Error> {
-    match subscription {
-        Subscription::Pattern(pattern) if !pattern.starts_with('^') => Err(Error::configuration(
-            "source_pattern",
-            format_args!("{pattern:?} must start with `^`"),
-        )),
-        Subscription::Pattern(_) => Ok(()),
-        Subscription::Topics(names) if names.is_empty() => {
-            Err(Error::configuration("source", "names no topic"))
-        }
-        Subscription::Topics(names) => names.iter().try_for_each(|name| {
-            start::check_topic_name(name).map_err(|problem| Error::configuration("source", problem))
-        }),
-    }
-}
-
-fn positive(setting: &str, value: u32) -> Result<String, Error> {
-    if value == 0 {
-        return Err(Error::configuration(setting, "must be above zero"));
-    }
-    Ok(value.to_string())
-}
-
-/// A duration as librdkafka takes it.
-pub(crate) fn millis(duration: Duration) -> String {
-    duration.as_millis().to_string()
 }
 
 impl Source for KafkaSource {
@@ -431,7 +250,10 @@ impl Source for KafkaSource {
         context: &SourceContext,
         events: EventSender,
     ) -> Result<(), SourceError> {
-        let config = self.config(context).map_err(SourceError::Stop)?;
+        let config = self
+            .options
+            .config(&self.kafka, &self.subscription, context)
+            .map_err(SourceError::Stop)?;
         let consumer: Consumer = config
             .create_with_context(Context::new(self.kafka.tokens()))
             .map_err(|error| SourceError::Stop(start::refused(&error)))?;

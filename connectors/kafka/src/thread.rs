@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Mirror(Vec<Position>),
     /// The cluster answered, or a topic that was missing appeared.
     Answered(Option<String>),
+    /// The questions about what is missing have been asked, with or without an answer.
+    Asked,
     /// Leaves the group.
     Close(oneshot::Sender<()>),
 }
@@ -92,7 +94,6 @@ pub(crate) struct Reader {
     pub(crate) partitions: HashMap<PartitionId, Partition>,
     pub(crate) rebalances: Rebalances,
     commands: Receiver<Command>,
-    sleeper: Sleeper,
     main: WakingQueue,
     commits: Commits,
     health: HealthWatch,
@@ -100,6 +101,8 @@ pub(crate) struct Reader {
     closing: Option<Closing>,
     interested: Weak<()>,
     failed: bool,
+    // Last, so that the queues stop to write before its end of the socket is closed.
+    sleeper: Sleeper,
 }
 
 struct Closing {
@@ -213,6 +216,7 @@ impl Reader {
             }
             Command::Mirror(positions) => self.commits.mirror(positions),
             Command::Answered(topic) => self.health.answered(topic),
+            Command::Asked => self.health.asked(),
             Command::Close(done) => self.close(Some(done)),
         }
     }

@@ -17,8 +17,9 @@ use crate::membership::{Membership, Scope};
 use crate::message::Message;
 use crate::metrics;
 use crate::outbox::items;
-use crate::producer::{Ended, Trouble};
-use crate::sink::{KafkaSink, ONE_BY_ONE_COMMITS, Open};
+use crate::producer::{Ended, TransactionalProducer, Trouble};
+use crate::replacement::{ONE_BY_ONE_COMMITS, Open, Why};
+use crate::sink::KafkaSink;
 use crate::thread::Command;
 
 /// How long the consumer's thread may take to answer; it never waits for the network.
@@ -45,10 +46,11 @@ impl KafkaSink {
             Err(refused) => return Err(self.give_up(refused).await),
         };
         let offsets = list(spans.iter().map(|span| (&span.partition, span.next)));
-        let ended = self.producer()?.finish(offsets, membership.metadata).await;
+        let ended = producer(&mut self.open)?.finish(offsets, membership.metadata).await;
         self.conclude(ended, Some(batch))?;
-        if self.open.as_mut().is_some_and(Open::committed)
-            && let Err(error) = self.send_one_by_one(0).await
+        let open = opened(&mut self.open)?;
+        if open.committed()
+            && let Err(error) = open.send_one_by_one(0).await
         {
             // The batch is stored; the next call finds no producer and asks for a claim.
             tracing::warn!(%error, "a producer could not be replaced");
@@ -57,18 +59,18 @@ impl KafkaSink {
     }
 
     pub(crate) async fn probe_batch(&mut self, batch: &Batch<Message>) -> Result<(), CommitError> {
-        let one_by_one = self.open.as_ref().is_some_and(|open| open.one_by_one > 0);
-        if !one_by_one {
+        let open = opened(&mut self.open)?;
+        if !open.sends_one_by_one() {
             // In a set of several messages a refusal for size would hit its healthy neighbours.
-            self.send_one_by_one(ONE_BY_ONE_COMMITS).await.map_err(no_producer)?;
+            open.send_one_by_one(ONE_BY_ONE_COMMITS).await.map_err(no_producer)?;
         }
         self.begin().await?;
         self.send(batch).await?;
-        let timeout = self.transaction_time()? / 2;
-        let ended = self.producer()?.flush_and_abort(timeout).await;
-        let refused = self.refused(batch);
+        let timeout = opened(&mut self.open)?.times.transaction / 2;
+        let ended = producer(&mut self.open)?.flush_and_abort(timeout).await;
+        let undelivered = self.undelivered(batch);
         self.conclude(ended, None)?;
-        refused.map_or(Ok(()), Err)
+        undelivered.map_or(Ok(()), Err)
     }
 
     pub(crate) async fn store_positions(&mut self, moves: &[Move]) -> Result<(), CommitError> {
@@ -105,7 +107,7 @@ impl KafkaSink {
         }
         let offsets = list(positions.into_iter());
         self.begin().await?;
-        let ended = self.producer()?.finish(offsets, membership.metadata).await;
+        let ended = producer(&mut self.open)?.finish(offsets, membership.metadata).await;
         self.conclude(ended, None)
     }
 
@@ -127,7 +129,7 @@ impl KafkaSink {
     }
 
     async fn begin(&mut self) -> Result<(), CommitError> {
-        let ended = self.producer()?.begin().await;
+        let ended = producer(&mut self.open)?.begin().await;
         self.conclude(ended, None)
     }
 
@@ -135,12 +137,11 @@ impl KafkaSink {
     /// of the transaction's time; nothing is ever dropped.
     async fn send(&mut self, batch: &Batch<Message>) -> Result<(), CommitError> {
         let begun = Instant::now();
-        let patience = self.transaction_time()? / 2;
+        let patience = opened(&mut self.open)?.times.transaction / 2;
         let mut sent = 0;
         for (id, item) in items(batch).enumerate() {
             loop {
-                let producer =
-                    open(&mut self.open)?.producer.as_mut().ok_or_else(no_producer_now)?;
+                let producer = producer(&mut self.open)?;
                 match self.outbox.send(&item, id, producer.topics()) {
                     Ok(()) => break,
                     Err(Code::QueueFull) if begun.elapsed() < patience => {
@@ -161,49 +162,50 @@ impl KafkaSink {
 
     /// The producer did not take a message: the transaction is aborted.
     async fn not_sent(&mut self, code: Code, batch: &Batch<Message>, id: usize) -> CommitError {
-        let failure =
-            Failure { code, fatal: false, retriable: false, abort: true, text: code.to_string() };
-        let verdict = judge(Call::Produce, &failure);
-        let ended = match self.producer() {
+        let ended = match producer(&mut self.open) {
             Ok(producer) => producer.abort().await,
             Err(error) => return error,
         };
-        let delivered_badly = self.refused(batch);
+        // What came back undelivered may be why the next message was not taken.
+        let undelivered = self.undelivered(batch);
         if let Err(error) = self.conclude(ended, None) {
             return error;
         }
-        if let Some(error) = delivered_badly {
-            return error;
-        }
-        match verdict {
-            Verdict::Rejected => rejected(batch, id, code),
-            verdict => fate(&Trouble { call: Call::Produce, verdict, failure }),
-        }
+        undelivered.unwrap_or_else(|| message_failed(batch, Call::Produce, id, code))
     }
 
     /// Aborts because the group moved on in between.
     async fn give_up(&mut self, reason: CommitError) -> CommitError {
-        let ended = match self.producer() {
+        let ended = match producer(&mut self.open) {
             Ok(producer) => producer.abort().await,
             Err(error) => return error,
         };
         self.conclude(ended, None).err().unwrap_or(reason)
     }
 
-    fn producer(&self) -> Result<&crate::producer::TransactionalProducer, CommitError> {
-        self.open.as_ref().and_then(|open| open.producer.as_ref()).ok_or_else(no_producer_now)
-    }
-
-    fn transaction_time(&self) -> Result<Duration, CommitError> {
-        let open = self.open.as_ref().ok_or_else(no_producer_now)?;
-        Ok(open.times.transaction)
-    }
-
     /// What messages that came back say of the batch, if any did.
-    fn refused(&mut self, batch: &Batch<Message>) -> Option<CommitError> {
+    fn undelivered(&mut self, batch: &Batch<Message>) -> Option<CommitError> {
         let open = self.open.as_mut()?;
-        let failures = open.producer.as_ref()?.notes().take_failures();
-        blame(open, batch, &failures)
+        let failures = open.producer()?.notes().take_failures();
+        let guilty: Vec<(usize, Code)> = failures
+            .iter()
+            .copied()
+            .filter(|(_, code)| judge(Call::Delivery, &unsent(*code)) == Verdict::Rejected)
+            .collect();
+        // A set that is too large comes back whole, the healthy with the guilty: the same batch
+        // is sent once more, each message in a set of its own.
+        if guilty.len() > 1 && !open.sends_one_by_one() {
+            tracing::warn!(
+                messages = guilty.len(),
+                "the broker refused a set of messages; they are sent one by one for a while"
+            );
+            open.expect_one_by_one(ONE_BY_ONE_COMMITS);
+            return Some(CommitError::InDoubt(Cause::new(
+                "a set of messages was refused; it is sent again message by message",
+            )));
+        }
+        let (id, code) = guilty.first().or(failures.first())?;
+        Some(message_failed(batch, Call::Delivery, *id, *code))
     }
 
     /// What the end of a transaction means; throws a producer away that must not be used again.
@@ -212,66 +214,45 @@ impl KafkaSink {
         ended: Ended,
         batch: Option<&Batch<Message>>,
     ) -> Result<(), CommitError> {
-        let mut result = ended.result.map_err(|trouble| {
-            let blamed = batch
+        let code = ended.result.as_ref().err().map(|trouble| trouble.failure.code);
+        let result = ended.result.map_err(|trouble| {
+            let undelivered = batch
                 .filter(|_| !matches!(trouble.verdict, Verdict::InDoubt | Verdict::Fenced))
-                .and_then(|batch| self.refused(batch));
-            blamed.unwrap_or_else(|| fate(&trouble))
+                .and_then(|batch| self.undelivered(batch));
+            undelivered.unwrap_or_else(|| fate(&trouble))
         });
-        if ended.condemned
-            && let Some(open) = &mut self.open
-        {
-            open.producer = None;
-            // Without a producer only a claim helps, and only doubt leads to a claim.
-            if let Err(CommitError::Aborted(cause)) = result {
-                result = Err(CommitError::InDoubt(cause));
-            }
+        if !ended.condemned {
+            return result;
         }
-        result
+        if let Some(open) = &mut self.open {
+            open.lose(Why::after(code.unwrap_or(Code::NoError)));
+        }
+        match result {
+            // Without a producer only a claim helps, and only doubt leads to a claim.
+            Err(CommitError::Aborted(cause)) => Err(CommitError::InDoubt(cause)),
+            result => result,
+        }
     }
 }
 
-/// What undelivered messages say: the message's own fault if exactly that can be told.
-fn blame(
-    open: &mut Open,
-    batch: &Batch<Message>,
-    failures: &[(usize, Code)],
-) -> Option<CommitError> {
-    let judged = |code: Code| {
-        judge(
-            Call::Delivery,
-            &Failure { code, fatal: false, retriable: false, abort: true, text: code.to_string() },
-        )
-    };
-    let guilty: Vec<(usize, Code)> =
-        failures.iter().copied().filter(|(_, code)| judged(*code) == Verdict::Rejected).collect();
-    match guilty.as_slice() {
-        [] => {}
-        // A set that is too large comes back whole, the healthy with the guilty: the same batch
-        // is sent once more, each message in a set of its own.
-        [_, _, ..] if open.one_by_one == 0 => {
-            tracing::warn!(
-                messages = guilty.len(),
-                "the broker refused a set of messages; they are sent one by one for a while"
-            );
-            open.one_by_one = ONE_BY_ONE_COMMITS;
-            open.producer = None;
-            return Some(CommitError::InDoubt(Cause::new(
-                "a set of messages was refused; it is sent again message by message",
-            )));
-        }
-        [(id, code), ..] => return Some(rejected(batch, *id, *code)),
-    }
-    let (_, code) = failures.first()?;
-    let failure = Failure {
-        code: *code,
+/// A message that was not taken or not delivered, as a failure to be judged.
+fn unsent(code: Code) -> Failure {
+    Failure {
+        code,
         fatal: false,
         retriable: false,
         abort: true,
-        text: format!("a message was not delivered: {code}"),
-    };
-    let verdict = judge(Call::Delivery, &failure);
-    Some(fate(&Trouble { call: Call::Delivery, verdict, failure }))
+        text: format!("a message was not written: {code}"),
+    }
+}
+
+/// What a message that was not taken or not delivered means for its batch.
+fn message_failed(batch: &Batch<Message>, call: Call, id: usize, code: Code) -> CommitError {
+    let failure = unsent(code);
+    match judge(call, &failure) {
+        Verdict::Rejected => rejected(batch, id, code),
+        verdict => fate(&Trouble { call, verdict, failure }),
+    }
 }
 
 /// The refusal of one message: the record it came from is at fault.
@@ -302,8 +283,12 @@ fn moved(spans: &[Span]) -> Vec<Span> {
     spans.iter().filter(|span| span.first != span.next).cloned().collect()
 }
 
-fn open(open: &mut Option<Open>) -> Result<&mut Open, CommitError> {
+fn opened(open: &mut Option<Open>) -> Result<&mut Open, CommitError> {
     open.as_mut().ok_or_else(no_producer_now)
+}
+
+fn producer(open: &mut Option<Open>) -> Result<&mut TransactionalProducer, CommitError> {
+    opened(open)?.producer().ok_or_else(no_producer_now)
 }
 
 fn no_producer_now() -> CommitError {

@@ -14,7 +14,15 @@ const CRATES: &[(&str, &[&str])] = &[
     ("connectors/sqlite/", &["tidegate", "tidegate-sql", "tidegate-sqlite"]),
     (
         "cli/",
-        &["tidegate", "tidegate-kafka", "tidegate-sql", "tidegate-postgres", "tidegate-sqlite"],
+        // The servers of the tests are a dev-dependency: the program itself does not know them.
+        &[
+            "tidegate",
+            "tidegate-kafka",
+            "tidegate-sql",
+            "tidegate-postgres",
+            "tidegate-sqlite",
+            "tidegate-tests",
+        ],
     ),
 ];
 

@@ -14,8 +14,19 @@ fn source() -> KafkaSource {
     Kafka::connect("localhost:9092").source("quakes")
 }
 
+fn configured(source: &KafkaSource) -> Result<rdkafka::ClientConfig, Error> {
+    configured_in(source, &context())
+}
+
+fn configured_in(
+    source: &KafkaSource,
+    context: &SourceContext,
+) -> Result<rdkafka::ClientConfig, Error> {
+    source.options.config(&source.kafka, &source.subscription, context)
+}
+
 fn refused(source: &KafkaSource, setting: &str) {
-    let error = source.config(&context()).unwrap_err();
+    let error = configured(source).unwrap_err();
     assert!(error.is_configuration(), "{error}");
     assert!(error.to_string().starts_with(&format!("{setting}: ")), "{error}");
 }
@@ -35,7 +46,7 @@ fn topics_are_one_name_or_several() {
 
 #[test]
 fn the_settings_of_the_guarantee_are_always_set() {
-    let config = source().config(&context()).unwrap();
+    let config = configured(&source()).unwrap();
     for (key, value) in [
         ("enable.auto.commit", "false"),
         ("enable.auto.offset.store", "false"),
@@ -52,7 +63,7 @@ fn the_settings_of_the_guarantee_are_always_set() {
 fn a_rebalance_must_fit_into_the_poll_interval() {
     refused(&source().max_poll_interval(Duration::from_secs(60)), "max_poll_interval");
     let fits = source().max_poll_interval(Duration::from_secs(61));
-    fits.session_timeout(Duration::from_secs(10)).config(&context()).unwrap();
+    configured(&fits.session_timeout(Duration::from_secs(10))).unwrap();
 }
 
 #[test]
@@ -67,7 +78,7 @@ fn the_broker_owns_session_and_heartbeat_under_its_own_protocol() {
     let consumer = || source().group_protocol(GroupProtocol::Consumer);
     refused(&consumer().session_timeout(Duration::from_secs(10)), "session_timeout");
     refused(&consumer().heartbeat_interval(Duration::from_secs(1)), "heartbeat_interval");
-    let config = consumer().config(&context()).unwrap();
+    let config = configured(&consumer()).unwrap();
     assert_eq!(config.get("group.protocol"), Some("consumer"));
     assert_eq!(config.get("session.timeout.ms"), None);
 }
@@ -76,7 +87,8 @@ fn the_broker_owns_session_and_heartbeat_under_its_own_protocol() {
 fn a_group_a_topic_and_an_anchored_pattern_are_needed() {
     let mut nameless = context();
     nameless.group.clear();
-    assert!(source().config(&nameless).unwrap_err().to_string().starts_with("group: "));
+    let error = configured_in(&source(), &nameless).unwrap_err();
+    assert!(error.to_string().starts_with("group: "), "{error}");
     let kafka = Kafka::connect("localhost:9092");
     refused(&kafka.source(Vec::<String>::new()), "source");
     refused(&kafka.source("no such/name"), "source");

@@ -305,3 +305,70 @@ async fn a_source_that_is_dropped_leaves_its_group() {
     assignment.answer(Vec::new());
     second.close().await;
 }
+
+/// Partitions read to their ends stay readable however often the group changes around them.
+async fn ends_survive_rebalances(protocol: GroupProtocol) {
+    let topic = topic("idle", 4).await;
+    for partition in 0..4 {
+        fill(&topic, partition, 5);
+    }
+    let group = unique("g");
+    // No fetch is held up at the broker, so that one from a wrong place would leave at once.
+    let busy = source(&topic, protocol).fetch_wait_max(Duration::from_millis(1));
+    let mut first = Member::join(busy, &group).await;
+    let assignment = first.assigned().await;
+    first.answer(assignment, |_| 0);
+    first.credit_all();
+    first.read(20).await;
+    for _ in 0..6 {
+        let mut second = Member::join(source(&topic, protocol), &group).await;
+        let revocation = first.revoked().await;
+        for partition in &revocation.partitions {
+            first.epochs.remove(partition);
+        }
+        revocation.answer();
+        let assignment = second.assigned().await;
+        second.answer(assignment, |_| 5);
+        second.credit_all();
+        second.close().await;
+        let assignment = loop {
+            match first.event().await {
+                SourceEvent::Assigned(assignment) => break assignment,
+                SourceEvent::End { next, .. } => assert_eq!(next.get(), 5),
+                other => panic!("{other:?}"),
+            }
+        };
+        first.answer(assignment, |_| 5);
+        first.credit_all();
+        // Long enough for the ends to be told, and for a fetch from a wrong place to fail.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    for partition in 0..4 {
+        fill(&topic, partition, 1);
+    }
+    let mut offsets = BTreeMap::new();
+    while offsets.len() < 4 {
+        match first.event().await {
+            SourceEvent::Records(chunk) => {
+                for record in first.checked(chunk) {
+                    let twice = offsets.insert(record.partition.index(), record.offset.get());
+                    assert_eq!(twice, None, "each record once");
+                }
+            }
+            SourceEvent::End { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(offsets.values().all(|offset| *offset == 5));
+    first.close().await;
+}
+
+#[tokio::test]
+async fn partitions_at_their_end_survive_many_rebalances_classic() {
+    ends_survive_rebalances(GroupProtocol::Classic).await;
+}
+
+#[tokio::test]
+async fn partitions_at_their_end_survive_many_rebalances_consumer() {
+    ends_survive_rebalances(GroupProtocol::Consumer).await;
+}

@@ -280,7 +280,8 @@ async fn a_result_larger_than_the_topic_takes_is_rejected_by_name_and_its_neighb
     let mut rejected = None;
     for _ in 0..3 {
         match copier.sink.commit(&batch).await.unwrap_err() {
-            CommitError::InDoubt(_) => {
+            CommitError::InDoubt(cause) => {
+                println!("{cause}");
                 assert_eq!(claim(&mut copier.sink, &[request(&id)]).await[&id], None);
             }
             error => {

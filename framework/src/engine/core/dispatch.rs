@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::{Action, Core, Retry};
+use super::{Action, Core, Partition, Retry};
 use crate::batch::{DeadLetter, Outcome};
 use crate::delivery::Guarantee;
 use crate::engine::observe::EngineEvent;
@@ -126,14 +126,14 @@ impl<O> Core<O> {
     ) {
         for completion in completions {
             let Completion { key, seq, said } = completion;
-            let Some(Some(partition)) = self.slots.get_mut(key.slot as usize) else {
-                continue;
-            };
-            if partition.epoch != key.epoch || !partition.lanes.is_front(key.lane, seq) {
+            let slot = self.slots.get_mut(key.slot as usize).and_then(Option::as_mut);
+            let waits =
+                |p: &&mut Partition<O>| p.epoch == key.epoch && p.lanes.is_front(key.lane, seq);
+            let Some(partition) = slot.filter(waits) else {
                 // What was behind a failed record is reported as not started after its run ended.
                 self.totals.stale_results += u64::from(matches!(said, Said::Attempt(_)));
                 continue;
-            }
+            };
             match said {
                 Said::NotStarted => {
                     partition.lanes.end_run(key.lane);

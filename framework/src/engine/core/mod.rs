@@ -19,6 +19,8 @@ mod fence;
 mod revoke;
 mod seek;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};

@@ -6,6 +6,7 @@ use super::coverage::Seen;
 use super::delivery::{Call, Delivery, Stage};
 use super::kafka::Stores;
 use super::log::number;
+use super::plan::Planted;
 use super::source::Source;
 use super::sql::Begun;
 use super::store::Store;
@@ -25,13 +26,16 @@ impl Delivery {
         source: &Source,
         shared: &mut Shared,
     ) -> Option<Event<Effect>> {
-        let effects = match Effects::of(&batch) {
+        let mut effects = match Effects::of(&batch) {
             Ok(effects) => effects,
             Err(wrong) => {
                 shared.fail(wrong);
                 return None;
             }
         };
+        if shared.plan.has(Planted::RecordLost) && shared.chance.one_in(4) {
+            effects.records.pop();
+        }
         if self.stage == Stage::New {
             let touched = effects.spans.iter().find(|span| self.doubtful.contains(&span.0));
             if let Some((partition, ..)) = touched {
@@ -53,6 +57,7 @@ impl Delivery {
         };
         match fate {
             Ok(fate) => {
+                let fate = planted(fate, shared);
                 if let Fate::InDoubt(_) = fate {
                     let spans = batch.spans().iter();
                     self.doubtful.extend(spans.map(|span| number(&span.partition)));
@@ -94,7 +99,8 @@ impl Delivery {
             sql.leave_unread(self.name, &self.claims, effects);
             return Ok(Fate::InDoubt(Cause::new("no answer")));
         }
-        match sql.begin(self.name, &self.claims, &effects, &shared.logs) {
+        let compare = !shared.plan.has(Planted::NoCompare);
+        match sql.begin(self.name, &self.claims, &effects, &shared.logs, compare) {
             Begun::Open(id) => Err(Stage::Open(id)),
             Begun::Waits if chance.one_in(10) => Ok(aborted(shared)),
             Begun::Waits => Err(Stage::New),
@@ -119,7 +125,9 @@ impl Delivery {
         match self.stage {
             Stage::Open(id) => return Ok(self.end_kafka(id, shared)),
             Stage::Sent(member, generation) => {
-                if !shared.group.accepts(member, generation) {
+                let accepts = shared.group.accepts(member, generation)
+                    || shared.plan.has(Planted::AnyGeneration);
+                if !accepts {
                     shared.cover.saw(Seen::StaleGeneration);
                     return Ok(Fate::Aborted(Cause::new("illegal generation")));
                 }
@@ -129,7 +137,7 @@ impl Delivery {
             }
             Stage::New => {}
         }
-        if shared.chance.hits(Fault::ProducerFenced) && shared.chance.one_in(4) {
+        if shared.chance.hits(Fault::ProducerFenced) && shared.chance.coin() {
             shared.cover.saw(Seen::ProducerFenced);
             self.has_producer = false;
             return Ok(Fate::Fenced(Cause::new("invalid producer epoch")));
@@ -142,7 +150,8 @@ impl Delivery {
         }
         // What the broker compares is the newest membership: whether these spans are still of our
         // current epochs is asked at the same moment.
-        let spans = if shared.plan.forgets_epochs { &[] } else { batch.spans() };
+        let forgets = shared.plan.has(Planted::EpochsForgotten);
+        let spans = if forgets { &[] } else { batch.spans() };
         match source.membership(spans) {
             Some((member, generation)) => Err(Stage::Sent(member, generation)),
             None => {
@@ -282,6 +291,15 @@ impl Delivery {
             }
         };
         Some(Event::Admitted(result))
+    }
+}
+
+/// The sink says something else than it should.
+fn planted(fate: Fate, shared: &Shared) -> Fate {
+    match (fate, shared.plan.planted) {
+        (Fate::InDoubt(cause), Some(Planted::DoubtIsAborted)) => Fate::Aborted(cause),
+        (Fate::InDoubt(_), Some(Planted::DoubtIsCommitted)) => Fate::Committed,
+        (fate, _) => fate,
     }
 }
 

@@ -7,7 +7,7 @@ use super::chance::Fault;
 use super::checker::Effect;
 use super::coverage::Seen;
 use super::log::number;
-use super::plan::ms;
+use super::plan::{Planted, ms};
 use super::source::Source;
 use super::sql::Claims;
 use super::store::Store;
@@ -106,8 +106,8 @@ impl Delivery {
             self.running = Some(call);
             return (false, None);
         }
-        if shared.chance.hits(Fault::Stall) && shared.chance.one_in(8) {
-            let longest = if shared.chance.one_in(4) { 6000 } else { 300 };
+        if shared.chance.hits(Fault::Stall) && shared.chance.one_in(6) {
+            let longest = if shared.chance.one_in(3) { 4000 } else { 300 };
             self.not_before = shared.now + ms(shared.chance.between(1, longest));
             self.running = Some(call);
             return (true, None);
@@ -157,7 +157,10 @@ impl Delivery {
                     shared.check(checked);
                 }
                 let Store::Kafka(kafka) = &shared.store else { unreachable!("as above") };
-                kafka.stable(&partitions).map(stored_of)
+                match shared.plan.has(Planted::UnstableOffsets) {
+                    true => Some(stored_of(kafka.unstable(&partitions))),
+                    false => kafka.stable(&partitions).map(stored_of),
+                }
             }
             Store::Group(offsets) => Some(stored_of(partitions.iter().map(|p| offsets[*p]))),
         };

@@ -132,7 +132,12 @@ impl Kafka {
         if partitions.iter().any(|partition| held.contains(partition)) {
             return None;
         }
-        Some(partitions.iter().map(|partition| self.offsets[*partition]).collect())
+        Some(self.unstable(partitions))
+    }
+
+    /// What is stored, whatever is pending.
+    pub(super) fn unstable(&self, partitions: &[usize]) -> Vec<Option<i64>> {
+        partitions.iter().map(|partition| self.offsets[*partition]).collect()
     }
 
     pub(super) fn has_strays(&self) -> bool {

@@ -20,6 +20,40 @@ pub(super) enum StoreKind {
     AtMostOnce,
 }
 
+/// A fault that is planted in a model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Planted {
+    /// Kafka: spans are not compared with the current epochs when the sink takes its place in the
+    /// group.
+    EpochsForgotten,
+    /// Kafka: the broker takes offsets under any generation.
+    AnyGeneration,
+    /// Kafka: a claim reads offsets that are not stable.
+    UnstableOffsets,
+    /// SQL: progress is moved without the compare.
+    NoCompare,
+    /// A commit whose answer was lost counts as aborted.
+    DoubtIsAborted,
+    /// A commit whose answer was lost counts as committed.
+    DoubtIsCommitted,
+    /// The store loses a record of a batch.
+    RecordLost,
+    /// The pool runs the records of a run backwards.
+    Backwards,
+    /// The source reads without credit.
+    NoCredit,
+}
+
+impl Planted {
+    /// Where it shows.
+    fn store(self) -> StoreKind {
+        match self {
+            Self::NoCompare => StoreKind::Sql,
+            _ => StoreKind::Kafka,
+        }
+    }
+}
+
 pub(super) struct Plan {
     pub(super) store: StoreKind,
     pub(super) order: Order,
@@ -40,20 +74,21 @@ pub(super) struct Plan {
     pub(super) reads_while_revoking: bool,
     pub(super) workers: usize,
     run_max: usize,
-    /// A planted fault: the sink does not compare epochs when it takes its place in the group.
-    pub(super) forgets_epochs: bool,
+    /// A fault of the model, to see that it is found.
+    pub(super) planted: Option<Planted>,
     /// How many things happen before everything calms down.
     pub(super) actions: usize,
 }
 
 impl Plan {
-    pub(super) fn new(chance: &mut Chance) -> Self {
+    pub(super) fn new(chance: &mut Chance, planted: Option<Planted>) -> Self {
         let store = match chance.below(20) {
             0..9 => StoreKind::Sql,
             9..17 => StoreKind::Kafka,
             17 | 18 => StoreKind::AtLeastOnce,
             _ => StoreKind::AtMostOnce,
         };
+        let store = planted.map_or(store, Planted::store);
         let retries = chance.below(4) as u32;
         let retry = Retry::times(retries).backoff(ms(5), ms(60));
         let policy = match chance.below(8) {
@@ -70,15 +105,15 @@ impl Plan {
             has_hung: chance.one_in(3),
             limits: limits(chance),
             partitions: 1 + chance.below(5),
-            records_max: 8 + chance.below(40),
-            members: 1 + chance.below(3),
+            records_max: 8 + chance.below(60),
+            members: [1, 2, 2, 3][chance.below(4)],
             starts_at_end: chance.one_in(4),
             is_known: chance.one_in(5),
             reads_while_revoking: chance.coin(),
             workers: 1 + chance.below(4),
             run_max: 1 + chance.below(5),
-            forgets_epochs: false,
-            actions: 300 + chance.below(2700),
+            planted,
+            actions: 300 + chance.below(3500),
         }
     }
 
@@ -88,6 +123,10 @@ impl Plan {
             StoreKind::AtLeastOnce => Guarantee::AtLeastOnce,
             StoreKind::AtMostOnce => Guarantee::AtMostOnce,
         }
+    }
+
+    pub(super) fn has(&self, planted: Planted) -> bool {
+        self.planted == Some(planted)
     }
 
     pub(super) fn is_at_most_once(&self) -> bool {
@@ -118,9 +157,9 @@ fn limits(chance: &mut Chance) -> Limits {
         in_flight_bytes: 1 + chance.below(800),
         commit_interval: ms(1 + chance.between(0, 60)),
         commit_records: 1 + chance.below(30),
-        drain_max: ms(1500),
+        drain_max: ms(chance.between(200, 1500)),
         stop_max: ms(4000),
-        claim_max: ms(2500),
+        claim_max: ms(chance.between(300, 2500)),
         stuck_after: ms(1000),
         ..Settings::default()
     };

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::checker::Effect;
 use super::coverage::Seen;
 use super::log::{Nature, number};
+use super::plan::Planted;
 use super::world::Shared;
 use crate::batch::DeadReason;
 use crate::engine::work::{Completion, Gate, Job, LaneKey, Said, Ticket};
@@ -107,7 +108,11 @@ impl Pool {
 
     fn start(&mut self, at: usize, shared: &mut Shared) {
         let job = &mut self.jobs[at];
-        let ticket = job.waiting.pop_front().expect("a job without records is removed");
+        let ticket = match shared.plan.has(Planted::Backwards) {
+            true => job.waiting.pop_back(),
+            false => job.waiting.pop_front(),
+        };
+        let ticket = ticket.expect("a job without records is removed");
         if job.gate.is_closed() {
             let (key, seq) = (job.key, ticket.seq);
             self.finished.push(Completion { key, seq, said: Said::NotStarted });

@@ -9,7 +9,7 @@ use super::checker::Effect;
 use super::coverage::Seen;
 use super::group::Notice;
 use super::log::number;
-use super::plan::ms;
+use super::plan::{Planted, ms};
 use super::world::Shared;
 use crate::batch::Span;
 use crate::engine::core::Event;
@@ -314,14 +314,15 @@ impl Source {
         }
         let mut records = Vec::new();
         for entry in log.from(cursor.at).iter().take(most) {
-            if cursor.records == 0 || cursor.bytes == 0 {
+            let may_read = cursor.records > 0 && cursor.bytes > 0;
+            if !may_read && !shared.plan.has(Planted::NoCredit) {
                 break;
             }
             let bytes = entry.record.size_bytes() as u64;
             if bytes > shared.plan.limits.in_flight_bytes as u64 {
                 shared.cover.saw(Seen::Oversize);
             }
-            cursor.records -= 1;
+            cursor.records = cursor.records.saturating_sub(1);
             cursor.bytes = cursor.bytes.saturating_sub(bytes);
             cursor.at = entry.offset() + 1;
             records.push(Arc::clone(&entry.record));

@@ -80,6 +80,7 @@ impl Sql {
         claims: &Claims,
         effects: &Effects,
         logs: &Logs,
+        compare: bool,
     ) -> Begun {
         if effects.spans.iter().any(|(p, ..)| self.is_locked(*p)) {
             return Begun::Waits;
@@ -90,7 +91,7 @@ impl Sql {
                 row.owner == owner && claims.get(p) == Some(&row.claim) && row.next == *first
             })
         };
-        if !effects.spans.iter().all(ours) {
+        if compare && !effects.spans.iter().all(ours) {
             return Begun::Fenced;
         }
         if let Some((record, is_dead)) = effects.refused(logs) {
@@ -166,7 +167,7 @@ impl Sql {
             return None;
         }
         let Unread { owner, claims, effects } = self.unread.swap_remove(0);
-        match self.begin(owner, &claims, &effects, logs) {
+        match self.begin(owner, &claims, &effects, logs, true) {
             Begun::Open(id) => Some((Late::Stored, self.commit(id, history, logs)?)),
             Begun::Waits => {
                 self.unread.push(Unread { owner, claims, effects });

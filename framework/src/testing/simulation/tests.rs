@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::coverage::Coverage;
-use super::plan::Plan;
+use super::plan::Planted;
 use super::world::{Report, run};
 
 /// How many seeds a test run takes, unless `TIDEGATE_SEEDS` says otherwise.
@@ -15,10 +15,8 @@ fn from_environment(name: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value:?}")))
 }
 
-fn unchanged(_: &mut Plan) {}
-
 fn show(seed: u64) -> ! {
-    let Report { wrong, .. } = run(seed, true, unchanged);
+    let Report { wrong, .. } = run(seed, true, None);
     let (wrong, lines) = wrong.expect("it fails each time it is run");
     let lines = lines.join("\n");
     panic!("{lines}\n\nseed {seed}: {wrong}\nrun it alone with TIDEGATE_SEED={seed}");
@@ -27,7 +25,7 @@ fn show(seed: u64) -> ! {
 #[test]
 fn whatever_goes_wrong_every_record_is_stored_exactly_once_and_in_order() {
     if let Some(seed) = from_environment("TIDEGATE_SEED") {
-        if run(seed, false, unchanged).wrong.is_some() {
+        if run(seed, false, None).wrong.is_some() {
             show(seed);
         }
         return;
@@ -45,7 +43,7 @@ fn whatever_goes_wrong_every_record_is_stored_exactly_once_and_in_order() {
                     if seed >= first + seeds || failed.load(Ordering::Relaxed) < u64::MAX {
                         return;
                     }
-                    let report = run(seed, false, unchanged);
+                    let report = run(seed, false, None);
                     if report.wrong.is_some() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                     }
@@ -73,9 +71,62 @@ fn whatever_goes_wrong_every_record_is_stored_exactly_once_and_in_order() {
 #[test]
 fn a_seed_runs_the_same_way_each_time() {
     for seed in 0..40 {
-        let (first, second) = (run(seed, false, unchanged), run(seed, true, unchanged));
+        let (first, second) = (run(seed, false, None), run(seed, true, None));
         assert_eq!(first.hash, second.hash, "seed {seed}");
     }
+}
+
+/// How many seeds a planted fault may stay hidden.
+const HIDDEN_MAX: u64 = 400;
+
+fn assert_found(planted: Planted) {
+    let found = (0..HIDDEN_MAX).find_map(|seed| run(seed, false, Some(planted)).wrong);
+    assert!(found.is_some(), "{planted:?} was not found in {HIDDEN_MAX} seeds");
+}
+
+#[test]
+fn a_sink_that_forgets_epochs_is_found() {
+    assert_found(Planted::EpochsForgotten);
+}
+
+#[test]
+fn a_broker_that_takes_offsets_of_any_generation_is_found() {
+    assert_found(Planted::AnyGeneration);
+}
+
+#[test]
+fn a_claim_that_reads_unstable_offsets_is_found() {
+    assert_found(Planted::UnstableOffsets);
+}
+
+#[test]
+fn a_store_without_the_compare_is_found() {
+    assert_found(Planted::NoCompare);
+}
+
+#[test]
+fn a_doubt_that_counts_as_aborted_is_found() {
+    assert_found(Planted::DoubtIsAborted);
+}
+
+#[test]
+fn a_doubt_that_counts_as_committed_is_found() {
+    assert_found(Planted::DoubtIsCommitted);
+}
+
+#[test]
+fn a_lost_record_is_found() {
+    assert_found(Planted::RecordLost);
+}
+
+#[test]
+fn a_pool_that_runs_records_backwards_is_found() {
+    assert_found(Planted::Backwards);
+}
+
+#[test]
+fn a_source_that_reads_without_credit_is_found() {
+    assert_found(Planted::NoCredit);
 }
 
 #[test]
@@ -85,7 +136,7 @@ fn zz_survey() {
     let began = std::time::Instant::now();
     let mut kinds: std::collections::BTreeMap<String, (u64, u64)> = Default::default();
     for seed in 0..seeds {
-        let report = std::panic::catch_unwind(|| run(seed, false, unchanged));
+        let report = std::panic::catch_unwind(|| run(seed, false, None));
         let wrong = match report {
             Ok(report) => {
                 cover.add(&report.cover);

@@ -1,0 +1,44 @@
+//! Why a command ended without doing what it was asked.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// A failure, by whose fault it is.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command was given wrongly: exit code 2.
+    Usage(String),
+    /// It could not be done: exit code 1.
+    Failed(String),
+}
+
+impl Failure {
+    pub(crate) fn usage(problem: impl fmt::Display) -> Self {
+        Self::Usage(problem.to_string())
+    }
+
+    pub(crate) fn failed(problem: impl fmt::Display) -> Self {
+        Self::Failed(problem.to_string())
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) => ExitCode::from(2),
+            Self::Failed(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(problem) | Self::Failed(problem) => f.write_str(problem),
+        }
+    }
+}
+
+impl From<tidegate::Error> for Failure {
+    fn from(error: tidegate::Error) -> Self {
+        if error.is_configuration() { Self::usage(error) } else { Self::failed(error) }
+    }
+}

@@ -1,0 +1,112 @@
+//! What both sinks can be told, and what is checked of it before anything is consumed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::Producer as _;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tidegate::record::Topic;
+use tidegate::sink::{DeadLetters, SinkContext, SinkError};
+use tidegate::{Cause, Error};
+
+use crate::ffi;
+use crate::helper::Helper;
+use crate::outbox::Lineage;
+use crate::producer::Producer;
+use crate::settings::{Kafka, Overrides};
+use crate::start;
+
+/// How long the topics may take to be looked up.
+const DESCRIBE_MAX: Duration = Duration::from_secs(10);
+
+/// What both sinks can be told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SinkOptions {
+    pub(crate) transaction_timeout: Option<Duration>,
+    pub(crate) dead_letters: Option<String>,
+    pub(crate) lineage: Lineage,
+    pub(crate) outputs: Vec<String>,
+    pub(crate) overrides: Overrides,
+}
+
+/// Checks what can be checked without asking the broker.
+pub(crate) fn check_options(options: &SinkOptions, context: &SinkContext) -> Result<(), Error> {
+    if context.dead_letters == DeadLetters::Expected && options.dead_letters.is_none() {
+        return Err(Error::configuration(
+            "dead_letters",
+            "the failure policy sets records aside, but the Kafka sink has no topic for them",
+        )
+        .remedy("name one with `.dead_letters(\"topic\")`"));
+    }
+    for topic in options.outputs.iter().chain(&options.dead_letters) {
+        start::check_topic_name(topic)
+            .map_err(|problem| Error::configuration("outputs", problem))?;
+    }
+    Ok(())
+}
+
+/// Checks that the topics a sink was told of exist. None is created by asking.
+pub(crate) async fn check_topics(
+    producer: Arc<Producer>,
+    options: &SinkOptions,
+) -> Result<(), SinkError> {
+    let topics: Vec<Topic> =
+        options.outputs.iter().chain(&options.dead_letters).map(|name| Topic::new(name)).collect();
+    if topics.is_empty() {
+        return Ok(());
+    }
+    let helper = Helper::start("tidegate-kafka-topics")
+        .map_err(|error| SinkError::Retry(Cause::from_error("no thread", error)))?;
+    let asked = topics.clone();
+    let found = helper
+        .ask(move || ffi::describe_topics(producer.client(), &asked, DESCRIBE_MAX))
+        .await
+        .ok_or_else(|| SinkError::Retry(Cause::new("the helper thread ended")))?
+        .map_err(|failure| match failure.code {
+            Code::UnsupportedFeature => SinkError::Retry(Cause::new(failure).needs_operator()),
+            _ => SinkError::Retry(Cause::from_error("topics", failure)),
+        })?;
+    for topic in &topics {
+        if !found.contains_key(topic) {
+            let setting = if options.dead_letters.as_deref() == Some(topic.as_str()) {
+                "dead_letters"
+            } else {
+                "outputs"
+            };
+            return Err(SinkError::Stop(
+                Error::configuration(setting, format_args!("topic {topic} does not exist"))
+                    .remedy("create it first: sinks create no topics"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Where a sink writes, for descriptions.
+pub(crate) fn describe_target(options: &SinkOptions, kafka: &Kafka) -> String {
+    let topics = match options.outputs.as_slice() {
+        [] => "topics named by the messages".to_string(),
+        topics => topics.join(", "),
+    };
+    match &options.dead_letters {
+        Some(dead) => format!("{topics}, dead letters to {dead}, at {}", kafka.servers()),
+        None => format!("{topics} at {}", kafka.servers()),
+    }
+}
+
+/// What both sinks' producers are configured with.
+pub(crate) fn producer_config(kafka: &Kafka) -> Result<ClientConfig, Error> {
+    let mut config = kafka.common()?;
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("partitioner", "murmur2_random")
+        .set("delivery.report.only.error", "true")
+        .set("queue.buffering.max.messages", "20000")
+        // A transaction that follows another at once is told to come back while the broker still
+        // ends the first: with librdkafka's 100 ms that would be a step in every such commit.
+        .set("retry.backoff.ms", "10")
+        .set("linger.ms", "1");
+    Ok(config)
+}
