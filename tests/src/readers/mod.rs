@@ -16,7 +16,9 @@ use rdkafka::ClientConfig;
 
 use crate::audit::{Evidence, Input, Output, Partition};
 
-pub use topic::{Log, Message, group_offsets, open_transactions_end, read_topic};
+pub use topic::{
+    Log, Message, group_offsets, open_transactions, open_transactions_end, read_topic,
+};
 
 /// What a database holds, seen in one moment.
 #[derive(Clone, Debug, Default)]

@@ -59,33 +59,30 @@ pub async fn read_topic(client: &ClientConfig, topic: &str) -> Result<Log> {
     tokio::task::spawn_blocking(move || read(&client, &topic)).await?
 }
 
+/// Whether a transaction is open in the topic.
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn open_transactions(client: &ClientConfig, topic: &str) -> Result<bool> {
+    let (client, topic) = (client.clone(), topic.to_owned());
+    tokio::task::spawn_blocking(move || {
+        let committed = ends(&consumer(&client, "read_committed", "reader")?, &topic)?;
+        Ok(committed != ends(&consumer(&client, "read_uncommitted", "reader")?, &topic)?)
+    })
+    .await?
+}
+
 /// Waits until no transaction is open in the topic: until then a reader of committed records does not see its end.
 ///
 /// # Errors
 /// When one stays open, or the broker does not answer.
 pub async fn open_transactions_end(client: &ClientConfig, topic: &str) -> Result<()> {
-    let (client, topic) = (client.clone(), topic.to_owned());
-    tokio::task::spawn_blocking(move || {
-        let committed = consumer(&client, "read_committed", "reader")?;
-        let all = consumer(&client, "read_uncommitted", "reader")?;
-        let start = Instant::now();
-        for partition in partitions(&committed, &topic)? {
-            loop {
-                let stable = committed.fetch_watermarks(&topic, partition, ANSWER)?.1;
-                let end = all.fetch_watermarks(&topic, partition, ANSWER)?.1;
-                if stable == end {
-                    break;
-                }
-                ensure!(
-                    start.elapsed() < OPEN_MAX,
-                    "{topic}/{partition}: a transaction stays open at {stable}, the end is {end}"
-                );
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        }
-        Ok(())
-    })
-    .await?
+    let start = Instant::now();
+    while open_transactions(client, topic).await? {
+        ensure!(start.elapsed() < OPEN_MAX, "{topic}: a transaction stays open");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
 }
 
 pub(super) async fn read_ends(
