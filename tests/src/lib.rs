@@ -1,5 +1,6 @@
 //! What Tidegate's tests on real servers share. [`servers`] starts Kafka and PostgreSQL; [`copier`] is the program
-//! that the crash and torture tests drive, [`fleet`] drives it, [`readers`] reads back what it left, and [`audit`]
+//! that the crash and torture tests drive, [`fleet`] drives it, [`wire`] cuts
+//! what connects it, [`readers`] reads back what it left, and [`audit`]
 //! decides whether that is what was promised.
 
 #![forbid(unsafe_code)]
@@ -11,3 +12,4 @@ pub mod fleet;
 pub mod readers;
 pub mod servers;
 pub mod torture;
+pub mod wire;

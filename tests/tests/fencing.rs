@@ -9,10 +9,11 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use sqlx::{Connection, PgConnection, SqliteConnection};
-use tidegate_tests::audit::{Compared, DeadValues, Rules};
-use tidegate_tests::fleet::{
-    Copier, Mix, Orders, Planned, Scene, Store, Trail, generate, produce, until,
+use tidegate_tests::audit::{DeadValues, Rules};
+use tidegate_tests::fleet::staged::{
+    SOON, commit_in_flight, commits, copier, finish, finish_by, rules, slow,
 };
+use tidegate_tests::fleet::{Mix, Orders, Planned, Scene, Store, generate, produce, until};
 use tidegate_tests::readers::{open_transactions, read_ends};
 use tidegate_tests::servers::{
     self, Kafka, KafkaOptions, Postgres, PostgresOptions, Shared, unique,
@@ -20,10 +21,7 @@ use tidegate_tests::servers::{
 
 const COPIER: &str = env!("CARGO_BIN_EXE_copier");
 const PARTITIONS: i32 = 4;
-/// What anything here may take on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
-/// How long the group waits for a silent member, and how long one is made silent.
-const SESSION_MS: &str = "2000";
+/// How long a member is made silent: longer than its session.
 const FROZEN: Duration = Duration::from_millis(4500);
 
 const STORES: [&str; 3] = ["kafka", "postgres", "sqlite"];
@@ -43,84 +41,6 @@ async fn scene(shared: Shared, store: &str, records: Vec<Planned>) -> Result<Sce
     shared.kafka.create_topic(&input, PARTITIONS, &[]).await?;
     produce(&shared.kafka.client(), &input, records, 0).await?;
     scene_on(shared.kafka, shared.postgres, store, &input).await
-}
-
-fn copier(scene: &Scene, name: &str) -> Orders {
-    scene
-        .copier(name)
-        .flag("--retries", "2")
-        .flag("--threads", "2")
-        .flag("--commit-interval-ms", "20")
-        .flag("--session-timeout-ms", SESSION_MS)
-        .flag("--transaction-timeout-ms", "10000")
-        .flag("--drain-ms", "5000")
-}
-
-/// Slow enough to be caught in the middle.
-fn slow(orders: Orders) -> Orders {
-    orders.flag("--work-us", "500..4000")
-}
-
-fn rules() -> Rules {
-    Rules { retries: 2, ..Rules::default() }
-}
-
-fn trail_of(orders: &Orders) -> Result<Trail> {
-    if orders.evidence().exists() { orders.trail() } else { Ok(Trail::default()) }
-}
-
-/// Waits until a copier has committed so often.
-async fn commits(copier: &mut Copier, orders: &Orders, count: usize) -> Result<()> {
-    until("commits", SOON, async || {
-        ensure!(copier.is_running()?, "it ended: {}", copier.words());
-        Ok(trail_of(orders)?.fates("committed") >= count)
-    })
-    .await
-}
-
-/// Waits until a copier has handed over a cut and not heard how it ended.
-async fn commit_in_flight(copier: &mut Copier, orders: &Orders) -> Result<()> {
-    // A refused batch is committed again without another cut.
-    let open = |trail: &Trail| {
-        let last = trail.events.iter().rev().find(|e| e.event == "cut" || e.event == "commit");
-        last.is_some_and(|event| event.event == "cut")
-    };
-    until("a commit that hangs", SOON, async || {
-        ensure!(copier.is_running()?, "it ended: {}", copier.words());
-        if !open(&trail_of(orders)?) {
-            return Ok(false);
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        Ok(open(&trail_of(orders)?))
-    })
-    .await
-}
-
-/// Waits until everything is stored, ends these copiers cleanly, and audits.
-async fn finish(scene: &Scene, copiers: Vec<Copier>) -> Result<Compared> {
-    finish_by(scene, copiers, &rules()).await
-}
-
-async fn finish_by(scene: &Scene, mut copiers: Vec<Copier>, rules: &Rules) -> Result<Compared> {
-    until("everything to be stored", SOON, async || {
-        for copier in &mut copiers {
-            ensure!(copier.is_running()?, "a copier ended: {}", copier.words());
-        }
-        // A server that has just come back may not answer yet.
-        Ok(scene.is_done().await.unwrap_or_else(|error| {
-            println!("not to be read yet: {error:#}");
-            false
-        }))
-    })
-    .await?;
-    for copier in &mut copiers {
-        copier.signal("TERM")?;
-    }
-    for copier in &mut copiers {
-        copier.end(SOON).await?.with_code(0)?;
-    }
-    let compared = scene.audit(rules).await?.exactly_once().map_err(anyhow::Error::msg)?;
-    Ok(compared)
 }
 
 #[tokio::test]
@@ -144,7 +64,7 @@ async fn zombie(shared: Shared, store: &str) -> Result<()> {
     zombie.signal("CONT")?;
     finish(&scene, vec![zombie, heir]).await?;
     // Kafka's zombie may not have noticed before the group told it; the stores of SQL tell it themselves.
-    let noticed = trail_of(&first)?;
+    let noticed = first.trail_so_far()?;
     ensure!(noticed.count("lost") + noticed.fates("fenced") > 0, "the zombie noticed nothing");
     scene.passed();
     Ok(())
@@ -166,7 +86,7 @@ async fn killed_at_postgres() -> Result<()> {
     let scene = scene_on(kafka, &postgres, "postgres", &input).await?;
     let mut orders = slow(copier(&scene, "killed")).flag("--instance", "killed");
     for _ in 0..3 {
-        let before = trail_of(&orders)?.fates("committed");
+        let before = orders.committed()?;
         let mut killed = orders.start()?;
         commits(&mut killed, &orders, before + 2).await?;
         postgres.pause().await?;
@@ -187,7 +107,7 @@ async fn killed_at_sqlite() -> Result<()> {
     let Store::Sqlite(path) = scene.store.clone() else { unreachable!("asked for") };
     let mut orders = slow(copier(&scene, "killed")).flag("--instance", "killed");
     for _ in 0..3 {
-        let before = trail_of(&orders)?.fates("committed");
+        let before = orders.committed()?;
         let mut killed = orders.start()?;
         commits(&mut killed, &orders, before + 2).await?;
         let options = sqlx::sqlite::SqliteConnectOptions::new()
@@ -220,7 +140,7 @@ async fn killed_at_kafka() -> Result<()> {
         .flag("--transaction-timeout-ms", "600000");
     let mut open = 0;
     for _ in 0..8 {
-        let before = trail_of(&orders)?.fates("committed");
+        let before = orders.committed()?;
         let mut killed = orders.start()?;
         // Behind an open transaction this waits for nobody but itself.
         commits(&mut killed, &orders, before + 2).await.context("behind an open transaction")?;
@@ -256,7 +176,7 @@ async fn an_heir_ends_the_backend_of_a_writer_stopped_inside_its_transaction() -
     let (mut first, mut second) = (large(copier(&scene, "stopped")), large(copier(&scene, "heir")));
     // The copier's compare, its last statement, waits for this row; its results are written by then.
     let mut stopped = first.start()?;
-    until("the claim", SOON, async || Ok(trail_of(&first)?.count("start") > 0)).await?;
+    until("the claim", SOON, async || Ok(first.trail_so_far()?.count("start") > 0)).await?;
     let mut holder = PgConnection::connect(&url).await?;
     sqlx::raw_sql("begin; select from tidegate.progress for update").execute(&mut holder).await?;
     commit_in_flight(&mut stopped, &first).await?;
@@ -300,7 +220,7 @@ async fn a_database_killed_during_a_commit_leaves_no_doubt() -> Result<()> {
     let mut orders = slow(copier(&scene, "doubtful"));
     let mut doubtful = orders.start()?;
     for _ in 0..3 {
-        let before = trail_of(&orders)?.fates("committed");
+        let before = orders.committed()?;
         commits(&mut doubtful, &orders, before + 2).await?;
         postgres.pause().await?;
         commit_in_flight(&mut doubtful, &orders).await?;
@@ -399,7 +319,7 @@ async fn grown(shared: Shared, store: &str) -> Result<()> {
     let mut grower = orders.start()?;
     until("all partitions", SOON, async || {
         ensure!(grower.is_running()?, "it ended: {}", grower.words());
-        Ok(trail_of(&orders)?.count("start") == usize::try_from(PARTITIONS)?)
+        Ok(orders.trail_so_far()?.count("start") == usize::try_from(PARTITIONS)?)
     })
     .await?;
     let admin: AdminClient<DefaultClientContext> = shared.kafka.client().create()?;

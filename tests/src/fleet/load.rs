@@ -1,5 +1,6 @@
 //! Input for copiers: records from a seed, with every directive in them, produced at a steady rate.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Message};
+use tokio::task::JoinHandle;
 
 /// How long a producer waits for a broker that is down.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -94,7 +96,56 @@ pub async fn produce(
     records: Vec<Planned>,
     rate: u32,
 ) -> Result<()> {
-    let (mut client, topic) = (client.clone(), topic.to_owned());
+    Feed::start(client, topic, records, rate).all().await
+}
+
+/// Input that comes in while other things happen. Dropping it ends it.
+#[derive(Debug)]
+pub struct Feed {
+    goes_on: Arc<AtomicBool>,
+    task: JoinHandle<Result<()>>,
+}
+
+impl Feed {
+    /// Begins to produce, so many records a second, or as fast as it goes with a rate of 0.
+    #[must_use]
+    pub fn start(client: &ClientConfig, topic: &str, records: Vec<Planned>, rate: u32) -> Self {
+        let goes_on = Arc::new(AtomicBool::new(true));
+        let task = feed(client.clone(), topic.to_owned(), records, rate, Arc::clone(&goes_on));
+        Self { goes_on, task }
+    }
+
+    /// Waits until all of it has been produced.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn all(mut self) -> Result<()> {
+        (&mut self.task).await?
+    }
+
+    /// Ends it early: what was produced until now is the input.
+    ///
+    /// # Errors
+    /// When that cannot be stored.
+    pub async fn end(self) -> Result<()> {
+        self.goes_on.store(false, Ordering::Relaxed);
+        self.all().await
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.goes_on.store(false, Ordering::Relaxed);
+    }
+}
+
+fn feed(
+    mut client: ClientConfig,
+    topic: String,
+    records: Vec<Planned>,
+    rate: u32,
+    goes_on: Arc<AtomicBool>,
+) -> JoinHandle<Result<()>> {
     client
         .set("enable.idempotence", "true")
         .set("message.timeout.ms", PATIENCE.as_millis().to_string())
@@ -103,7 +154,8 @@ pub async fn produce(
         let refused = Refused::default();
         let producer: Sender = client.create_with_context(refused.clone())?;
         let start = Instant::now();
-        for (number, record) in records.iter().enumerate() {
+        let goes_on = || goes_on.load(Ordering::Relaxed);
+        for (number, record) in records.iter().enumerate().take_while(|_| goes_on()) {
             if rate > 0 {
                 let due = Duration::from_secs_f64(number as f64 / f64::from(rate));
                 if let Some(early) =
@@ -124,7 +176,7 @@ pub async fn produce(
         );
         Ok(())
     };
-    tokio::task::spawn_blocking(run).await?
+    tokio::task::spawn_blocking(run)
 }
 
 type Sender = ThreadedProducer<Refused>;

@@ -3,6 +3,7 @@
 mod evidence;
 mod load;
 mod scene;
+pub mod staged;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,7 +19,7 @@ use crate::servers::process::signal;
 use crate::servers::supervisor;
 
 pub use evidence::{Event, Trail, parse_trail};
-pub use load::{Mix, Planned, generate, produce};
+pub use load::{Feed, Mix, Planned, generate, produce};
 pub use scene::{Progress, Scene, Store};
 
 /// A copier's command line, to be started once or many times.

@@ -122,15 +122,19 @@ pub(super) async fn kafka(options: &KafkaOptions) -> Result<Nodes> {
         let controller = (host, CONTROLLER_PORT);
         Node { role, bind: "", port: port.number(), secure: secure.as_ref(), controller }
     };
-    let published = || [&port, &secure_port].map(|port| (port.number(), port.number()));
+    let published: Vec<_> = [port.number(), secure_port.number()]
+        .into_iter()
+        .chain(options.wired.iter().map(|(behind, _)| *behind))
+        .map(|port| (port, port))
+        .collect();
     let (broker, controller) = if options.separate_controller {
         reaper::network(&network);
         let controller = kafka_node(&node(Role::Controller), options).with_container_name(&name);
         let controller = run(controller.with_network(&network), &[]).await?;
         let broker = kafka_node(&node(Role::Broker), options).with_network(&network);
-        (run(broker, &published()).await?, Some(controller))
+        (run(broker, &published).await?, Some(controller))
     } else {
-        (run(kafka_node(&node(Role::Combined), options), &published()).await?, None)
+        (run(kafka_node(&node(Role::Combined), options), &published).await?, None)
     };
     let bootstrap = format!("127.0.0.1:{}", port.number());
     Ok(Nodes { bootstrap, secure, broker, controller, _ports: vec![port, secure_port], _dir: None })

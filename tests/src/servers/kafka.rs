@@ -5,6 +5,7 @@ use super::port::Port;
 use super::provider::Provider;
 use super::secure::Secure;
 use super::{admin, local};
+use crate::wire::{Protocol, Wire};
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
 use std::sync::{Mutex, PoisonError};
@@ -23,6 +24,9 @@ pub struct KafkaOptions {
     pub(super) secure: bool,
     pub(super) properties: Vec<(String, String)>,
     pub(super) java: Vec<String>,
+    wires: usize,
+    /// Where the broker listens for each wire, and where it tells clients that it does.
+    pub(super) wired: Vec<(u16, u16)>,
 }
 
 impl KafkaOptions {
@@ -65,6 +69,26 @@ impl KafkaOptions {
     }
 }
 
+impl KafkaOptions {
+    /// Puts wires in front of the broker; see [`Kafka::wire`].
+    #[must_use]
+    pub fn wires(mut self, count: usize) -> Self {
+        self.wires = count;
+        self
+    }
+
+    fn lay_wires(&mut self) -> Result<Vec<(Wire, Port)>> {
+        let lay = |_| {
+            let port = Port::take()?;
+            let wire = Wire::to(format!("127.0.0.1:{}", port.number()), Protocol::Kafka)?;
+            anyhow::Ok((wire, port))
+        };
+        let wires: Vec<_> = (0..self.wires).map(lay).collect::<Result<_>>()?;
+        self.wired = wires.iter().map(|(wire, port)| (port.number(), wire.port())).collect();
+        Ok(wires)
+    }
+}
+
 /// What a provider hands over: nodes on their way up, and what must live as long as they do.
 #[derive(Debug)]
 pub(super) struct Nodes {
@@ -81,6 +105,7 @@ pub(super) struct Nodes {
 #[derive(Debug)]
 pub struct Kafka {
     nodes: Nodes,
+    wires: Vec<(Wire, Port)>,
     /// How often the controller had fenced the broker when it was killed.
     fenced_before: Mutex<Option<usize>>,
 }
@@ -91,7 +116,8 @@ impl Kafka {
     /// # Errors
     /// When this machine has no Kafka to start: the error says what to install. When it does not come up: the
     /// error quotes its last words.
-    pub async fn start(options: KafkaOptions) -> Result<Self> {
+    pub async fn start(mut options: KafkaOptions) -> Result<Self> {
+        let wires = options.lay_wires()?;
         let nodes = match Provider::choose().await? {
             Provider::Local => {
                 tokio::task::spawn_blocking(move || local::kafka(&options)).await??
@@ -108,7 +134,7 @@ impl Kafka {
                 )
             }
         };
-        let kafka = Self { nodes, fenced_before: Mutex::new(None) };
+        let kafka = Self { nodes, wires, fenced_before: Mutex::new(None) };
         kafka.ready().await?;
         if kafka.nodes.secure.is_some() {
             kafka.nodes.broker.add_user(kafka.bootstrap()).await?;
@@ -137,7 +163,7 @@ impl Kafka {
                     _ports: Vec::new(),
                     _dir: None,
                 };
-                let kafka = Self { nodes, fenced_before: Mutex::new(None) };
+                let kafka = Self { nodes, wires: Vec::new(), fenced_before: Mutex::new(None) };
                 kafka.ready().await.context("TIDEGATE_KAFKA")?;
                 Ok(kafka)
             }
@@ -149,6 +175,16 @@ impl Kafka {
     #[must_use]
     pub fn bootstrap(&self) -> &str {
         &self.nodes.bootstrap
+    }
+
+    /// One of the wires that were asked for by [`KafkaOptions::wires`]: a client that is given its address never
+    /// meets the broker but through it.
+    ///
+    /// # Panics
+    /// When fewer were asked for.
+    #[must_use]
+    pub fn wire(&self, number: usize) -> &Wire {
+        &self.wires[number].0
     }
 
     /// The listener with TLS and SASL, of a Kafka that was started with [`secure`](KafkaOptions::secure).

@@ -57,18 +57,26 @@ pub(super) fn properties(node: &Node<'_>, options: &KafkaOptions) -> BTreeMap<St
                 .map(|secure| format!(",SECURE://{host}:{}", secure.port()))
                 .unwrap_or_default()
         };
-        let clients = |host: &str| format!("PLAINTEXT://{host}:{port}{}", secure(host));
+        // Clients of a wire must be told its port, not the one behind it.
+        let wires = |host: &str, end: fn(&(u16, u16)) -> u16| {
+            let wires = options.wired.iter().enumerate();
+            wires.map(|(i, ports)| format!(",WIRE{i}://{host}:{}", end(ports))).collect::<String>()
+        };
+        let clients = |host: &str, end| {
+            format!("PLAINTEXT://{host}:{port}{}{}", secure(host), wires(host, end))
+        };
+        let listeners = clients(bind, |(behind, _)| *behind);
         let combined = node.role == Role::Combined;
         set("process.roles", if combined { "broker,controller" } else { "broker" }.into());
-        set(
-            "listeners",
-            if combined { format!("{},{controller}", clients(bind)) } else { clients(bind) },
-        );
-        set("advertised.listeners", clients("127.0.0.1"));
+        set("listeners", if combined { format!("{listeners},{controller}") } else { listeners });
+        set("advertised.listeners", clients("127.0.0.1", |(_, front)| *front));
         set("inter.broker.listener.name", "PLAINTEXT".into());
         set(
             "listener.security.protocol.map",
-            "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL".into(),
+            (0..options.wired.len()).fold(
+                "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL".into(),
+                |map, i| format!("{map},WIRE{i}:PLAINTEXT"),
+            ),
         );
         all.extend(node.secure.map(Secure::properties).unwrap_or_default());
     }
