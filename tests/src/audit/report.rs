@@ -144,14 +144,20 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Compared { inputs, done, outputs, dead, ordered, partitions } = self.compared;
+        let Self { inputs, done, outputs, dead, ordered, partitions } = self;
         write!(
             f,
             "compared {done} of {inputs} records with {outputs} outputs and {dead} dead letters, \
              order {ordered} times, progress of {partitions} partitions"
-        )?;
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.compared)?;
         for (finding, (count, quoted)) in &self.found {
             write!(f, "\n{finding:?}: {count}")?;
             for text in quoted {

@@ -8,6 +8,7 @@ pub mod evidence;
 pub mod jobs;
 pub mod work;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use tidegate::source::Health;
@@ -15,6 +16,42 @@ use tidegate::{Error, Handle, Job, PartitionState, Summary};
 use tokio::time::Instant;
 
 use self::args::{Args, Target};
+
+/// The whole program: reads its command line, runs, and says in one line how it ended.
+pub fn main() -> ExitCode {
+    let args = match Args::read() {
+        Ok(Some(args)) => args,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    // Unasked, nothing stands beside the one line that a refusal is worth.
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the runtime did not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(args));
+    // Calls and functions that hang must not keep the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(summary) => {
+            eprintln!("{summary}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{}", error.to_string().replace('\n', " "));
+            if error.is_configuration() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
 
 /// Runs the copier until a signal, an error, or until it is idle.
 ///

@@ -80,6 +80,16 @@ impl Orders {
         self
     }
 
+    /// The same for somebody without a name, with evidence of its own.
+    #[must_use]
+    pub fn stranger(&self) -> Self {
+        let mut orders = self.clone().without("--instance");
+        orders.name = format!("{}-stranger", self.name);
+        orders.starts = 0;
+        let evidence = orders.evidence();
+        orders.flag("--evidence", evidence)
+    }
+
     /// The file of events.
     #[must_use]
     pub fn evidence(&self) -> PathBuf {

@@ -4,20 +4,32 @@
 //! break: a fault counts when it has hit, and one that missed, because its process was down just then, is tried
 //! again.
 
+mod coverage;
+mod dice;
+mod mixed;
+mod nemesis;
 mod run;
 mod schedule;
+mod session;
 mod slot;
+mod victims;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-pub use run::{Outcome, Servers, Torture, torture};
-pub use schedule::{Dose, Fault, Schedule};
+pub use coverage::Coverage;
+pub use mixed::Plan;
+pub use nemesis::{ALL, Nemesis};
+pub use run::{Outcome, Servers, Torture, Wires, torture};
+pub use schedule::{Dose, Fault, Schedule, Victim};
+pub use session::{Kind, Length, Session, Verdict};
 pub use slot::Tally;
 
 /// How long a stopped copier stays stopped: longer than its session.
 pub const STOPPED: Duration = Duration::from_secs(8);
+/// As long, and longer than its transactions may stay open and the broker takes to notice.
+pub const EXPIRED: Duration = Duration::from_secs(14);
 /// How long the group waits for a silent member.
 pub const SESSION: Duration = Duration::from_secs(6);
 

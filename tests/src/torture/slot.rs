@@ -1,25 +1,26 @@
 //! One copier under torture: started, killed, stopped, and started again.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use tokio::time::sleep;
 
-use super::{Fault, STOPPED};
+use super::{Fault, Nemesis};
 use crate::fleet::{Copier, Orders};
 
 /// How often a copier is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a copier may take to end when it is asked to: its drain, and what gives up after it.
+pub(super) const END_MAX: Duration = Duration::from_secs(40);
 /// How long a fault that missed waits for its next try.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
-/// What was really done to copiers.
+/// What was really done.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Kills that hit.
-    pub kills: usize,
-    /// Stops that hit and were continued on a living process.
-    pub stops: usize,
+    /// Faults that hit, by kind.
+    pub hits: BTreeMap<Nemesis, usize>,
     /// Faults that hit nobody and were tried again.
     pub missed: usize,
     /// What copiers said that ended by themselves.
@@ -27,11 +28,23 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// How often this kind hit.
+    #[must_use]
+    pub fn of(&self, nemesis: Nemesis) -> usize {
+        self.hits.get(&nemesis).copied().unwrap_or_default()
+    }
+
+    /// Notes a fault that hit.
+    pub(super) fn hit(&mut self, fault: &Fault) {
+        *self.hits.entry(fault.nemesis()).or_default() += 1;
+    }
+
     /// Both together.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
-        self.kills += other.kills;
-        self.stops += other.stops;
+        for (nemesis, count) in other.hits {
+            *self.hits.entry(nemesis).or_default() += count;
+        }
         self.missed += other.missed;
         self.ended.extend(other.ended);
         self
@@ -101,21 +114,41 @@ impl Slot {
         match fault {
             Fault::KillCopier { down, .. } => {
                 self.copier.kill().await?;
-                self.tally.kills += 1;
                 sleep(down).await;
                 self.copier = self.orders.start()?;
             }
-            Fault::StopCopier { .. } => {
-                self.copier.signal("STOP")?;
-                sleep(STOPPED).await;
-                self.copier.signal("CONT")?;
-                self.tally.stops += 1;
+            Fault::StopCopier { length, .. } => self.stop(length).await?,
+            Fault::Stutter { times, .. } => {
+                for _ in 0..times {
+                    self.stop(Duration::from_millis(50 + fastrand::u64(..850))).await?;
+                    sleep(Duration::from_millis(fastrand::u64(..500))).await;
+                }
             }
-            Fault::KillBroker { .. } | Fault::KillDatabase { .. } => {
-                unreachable!("no fault of a copier")
-            }
+            Fault::EndCopier { twice, .. } => self.ask_to_end(twice).await?,
+            other => unreachable!("{other:?} is no fault of a copier"),
         }
+        self.tally.hit(&fault);
         Ok(true)
+    }
+
+    async fn stop(&mut self, length: Duration) -> Result<()> {
+        self.copier.signal("STOP")?;
+        sleep(length).await;
+        self.copier.signal("CONT")
+    }
+
+    /// It may be busy, starting, or waiting for a server that is down: it ends soon, and says whether all was stored.
+    async fn ask_to_end(&mut self, twice: bool) -> Result<()> {
+        self.copier.signal("TERM")?;
+        if twice {
+            sleep(Duration::from_millis(fastrand::u64(..1000))).await;
+            let _ = self.copier.signal("TERM");
+        }
+        let ended = self.copier.end(END_MAX).await?;
+        let code = ended.code;
+        ensure!(matches!(code, Some(0 | 1)), "asked to end, it ended with {code:?}");
+        self.copier = self.orders.start()?;
+        Ok(())
     }
 
     /// Ends the copier cleanly.

@@ -105,7 +105,7 @@ impl Protocol {
 }
 
 /// What a wire does to everything.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Mode {
     /// Passes everything on.
     Whole,

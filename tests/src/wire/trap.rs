@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::What;
 
 /// What happens to the request that steps into a trap, and to its connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Act {
     /// Nothing: the trap only notes that it came by.
     Pass,
@@ -87,6 +87,11 @@ impl Trap {
     #[must_use]
     pub fn was_hit(&self) -> bool {
         *self.hit.borrow()
+    }
+
+    /// Catches nothing any more.
+    pub fn disarm(&self) {
+        self.set.store(false, Ordering::SeqCst);
     }
 
     /// Lets go what it holds.
