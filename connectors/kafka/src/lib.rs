@@ -67,6 +67,7 @@ mod ffi;
 mod health;
 mod helper;
 mod keys;
+mod last_error;
 mod limits;
 mod membership;
 mod message;
