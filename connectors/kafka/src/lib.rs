@@ -62,6 +62,7 @@ mod admin;
 mod commits;
 mod consumer_options;
 mod context;
+mod ends;
 mod error;
 mod ffi;
 mod health;

@@ -71,7 +71,10 @@ impl Rig {
         loop {
             let event = tokio::time::timeout(PATIENCE, self.events.recv());
             match event.await.expect("an event in time").expect("the source lives") {
-                SourceEvent::GroupChanged | SourceEvent::Health(_) | SourceEvent::End { .. } => {}
+                SourceEvent::GroupChanged
+                | SourceEvent::Health(_)
+                | SourceEvent::Ends(_)
+                | SourceEvent::End { .. } => {}
                 event => return event,
             }
         }
