@@ -351,6 +351,61 @@ async fn a_database_that_becomes_read_only_or_recovers_is_waited_for() -> Result
     Ok(())
 }
 
+#[tokio::test]
+async fn a_damaged_batch_stops_its_partition_there_by_name_and_no_other() -> Result<()> {
+    let kafka = Kafka::start(KafkaOptions::new()).await?;
+    let input = unique("input");
+    kafka.create_topic(&input, 2, &[]).await?;
+    let scene = Scene::with_file(COPIER, &kafka, &input)?;
+    let mut marked = generate(5, 10, 1, Mix::PLAIN);
+    marked[0].value = Some(b"what the disk spoils".to_vec());
+    // Three batches in partition 0, and one in the other.
+    let other = generate(7, 50, 1, Mix::PLAIN).into_iter();
+    let other = other.map(|record| Planned { partition: 1, ..record }).collect();
+    for records in [generate(4, 10, 1, Mix::PLAIN), marked, generate(6, 10, 1, Mix::PLAIN), other] {
+        scene.feed(records).await?;
+    }
+    let (good, bad) = ("what the disk spoils", "what the disk spoilt");
+    kafka.rewrite(&input, 0, good, bad).await?;
+
+    let mut orders = scene.copier("copier").flag("--instance", "one");
+    let mut copier = orders.start()?;
+    let failed = format!("{input}/0");
+    until("the partition to stop", SOON, async || {
+        ensure!(copier.is_running()?, "it ended: {}", copier.words());
+        let trail = if orders.evidence().exists() { orders.trail()? } else { return Ok(false) };
+        let stopped = trail.all("partition_failed").any(|e| e.partition.as_ref() == Some(&failed));
+        let behind = |name: &str, next| {
+            trail.committed().any(|span| span.partition == name && span.next == next)
+        };
+        Ok(stopped && behind(&failed, 10) && behind(&format!("{input}/1"), 50))
+    })
+    .await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    copier.signal("TERM")?;
+    let ended = copier.end(SOON).await?.with_code(0)?;
+    let says = format!("{failed} cannot be read on at offset 10");
+    ensure!(ended.words.contains(&says) && ended.words.contains("CRC"), "{}", ended.words);
+    let report = scene.audit(&Rules::default()).await;
+    ensure!(report.is_err(), "the auditor's own reader meets the damage too");
+
+    // Put right, it is read from there: nothing was left out.
+    kafka.rewrite(&input, 0, bad, good).await?;
+    let mut again = orders.start()?;
+    until("everything to be stored", SOON, async || {
+        ensure!(again.is_running()?, "it ended: {}", again.words());
+        scene.is_done().await
+    })
+    .await?;
+    again.signal("TERM")?;
+    again.end(SOON).await?.with_code(0)?;
+    let report = scene.audit(&Rules::default()).await?;
+    let compared = report.exactly_once().map_err(anyhow::Error::msg)?;
+    ensure!(compared.outputs == 80, "{compared:?}");
+    scene.passed();
+    Ok(())
+}
+
 /// Copies records as they are, with their coordinates, into a file.
 fn lengths(kafka: &Kafka, input: &str, path: &Path, start_max: Duration) -> Job<i64> {
     let table = Table::new("lengths").lineage_as(["topic", "part", "offset", "i"]);
