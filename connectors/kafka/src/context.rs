@@ -18,6 +18,7 @@ use rdkafka::{Statistics, TopicPartitionList};
 use tidegate::record::PartitionId;
 
 use crate::error;
+use crate::last_error::LastError;
 use crate::security::TokenSource;
 
 /// A consumer as this crate uses it.
@@ -52,7 +53,7 @@ pub(crate) enum Heard {
 #[derive(Debug)]
 pub(crate) struct Context {
     heard: Mutex<VecDeque<Heard>>,
-    last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
+    last_error: LastError,
     /// Nobody reads the notebook any more: rebalances are answered at once.
     unattended: AtomicBool,
     tokens: Option<TokenSource>,
@@ -63,7 +64,7 @@ impl Context {
     pub(crate) fn new(tokens: Option<TokenSource>) -> Self {
         Self {
             heard: Mutex::default(),
-            last_error: Mutex::default(),
+            last_error: LastError::default(),
             unattended: AtomicBool::new(false),
             tokens,
         }
@@ -76,7 +77,7 @@ impl Context {
 
     /// The newest error, for the message of whoever gives up waiting.
     pub(crate) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
-        locked(&self.last_error).clone()
+        self.last_error.get()
     }
 
     /// From now on rebalances are answered at once with nothing.
@@ -107,7 +108,7 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error::code_of(&error);
         tracing::debug!(?code, reason, "consumer reports an error");
-        *locked(&self.last_error) = Some((code, reason.to_string()));
+        self.last_error.note(code, reason);
         self.note(Heard::Error(code, reason.to_string()));
     }
 

@@ -241,6 +241,15 @@ pub(crate) fn is_authentication(code: Code) -> bool {
     )
 }
 
+/// The error of a start that broker and client do not let each other make.
+pub(crate) fn not_accepted(text: impl std::fmt::Display) -> Error {
+    Error::configuration(
+        "security",
+        format_args!("the broker and this client do not accept each other: {text}"),
+    )
+    .remedy("check user, password and certificate authority, and that the listener is secured")
+}
+
 /// What an error that the consumer reports, apart from any partition, means.
 #[derive(Debug)]
 pub(crate) enum Report {

@@ -39,9 +39,7 @@ pub(crate) async fn start_failed(kafka: &Kafka, failure: Failure, times: Times) 
             Error::sink_failed(format_args!("a right is missing: {failure}"))
                 .remedy("grant WRITE on the transactional id and the output topics"),
         ),
-        code if error::is_authentication(code) => {
-            SinkError::Stop(Error::configuration("security", failure))
-        }
+        code if error::is_authentication(code) => SinkError::Stop(error::not_accepted(failure)),
         Code::UnsupportedFeature | Code::UnsupportedVersion => SinkError::Stop(Error::sink_failed(
             format_args!("the broker has no transactions: {failure}"),
         )),

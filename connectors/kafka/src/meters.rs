@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 
 use tidegate::record::Topic;
 
-use crate::context::Consumer;
-use crate::ffi;
 use crate::metrics;
-use crate::partition::{Drained, Partition};
+use crate::partition::Drained;
 
 /// How often the metrics are told.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
@@ -35,24 +33,19 @@ impl Meters {
         }
     }
 
-    /// Tells the metrics, if it is time. The lag is that of the newest fetch answer; nothing is
-    /// asked of the broker.
-    pub(crate) fn flush<'a>(
-        &mut self,
-        consumer: &Consumer,
-        partitions: impl Iterator<Item = &'a Partition>,
-    ) {
-        if self.flushed_at.is_some_and(|at| at.elapsed() < FLUSH_EVERY) {
-            return;
+    /// Whether it is time to tell; then it is not for a second.
+    pub(crate) fn are_due(&mut self) -> bool {
+        let due = self.flushed_at.is_none_or(|at| at.elapsed() >= FLUSH_EVERY);
+        if due {
+            self.flushed_at = Some(Instant::now());
         }
-        self.flushed_at = Some(Instant::now());
+        due
+    }
+
+    /// Tells what was read.
+    pub(crate) fn flush(&mut self) {
         for (topic, (records, bytes)) in self.counted.drain() {
             metrics::read(&topic, records, bytes);
-        }
-        for partition in partitions.filter(|partition| !partition.is_parked()) {
-            if let Some(high) = ffi::cached_high_watermark(consumer, &partition.id) {
-                metrics::lag(&partition.id, (high - partition.next().get()).max(0));
-            }
         }
     }
 }

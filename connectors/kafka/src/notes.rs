@@ -15,6 +15,8 @@ use rdkafka::{ClientConfig, Statistics};
 
 use crate::context;
 use crate::error;
+use crate::ffi::Failure;
+use crate::last_error::LastError;
 use crate::security::TokenSource;
 
 /// What librdkafka tells about a producer's work.
@@ -25,6 +27,7 @@ pub(crate) struct Notes {
     /// Connections that broke and requests that timed out.
     disturbances: AtomicU64,
     disturbances_before: AtomicU64,
+    last_error: LastError,
     tokens: Option<TokenSource>,
     /// Whether the user asked for librdkafka's debug log.
     shows_debug: bool,
@@ -84,6 +87,25 @@ impl Notes {
     }
 }
 
+impl Notes {
+    /// A call that failed for want of an answer, in the words of the connections that there were
+    /// not.
+    pub(crate) fn explain(&self, failure: Failure) -> Failure {
+        match self.last_error.get() {
+            Some((code, text)) if failure.retriable || failure.code == Code::OperationTimedOut => {
+                let refused = error::is_authentication(code);
+                Failure {
+                    code: if refused { code } else { failure.code },
+                    retriable: failure.retriable && !refused,
+                    text: format!("{}; {text}", failure.text),
+                    ..failure
+                }
+            }
+            _ => failure,
+        }
+    }
+}
+
 impl ClientContext for Notes {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
@@ -110,6 +132,7 @@ impl ClientContext for Notes {
     fn error(&self, error: KafkaError, reason: &str) {
         self.disturbances.fetch_add(1, Ordering::AcqRel);
         tracing::debug!(%error, reason, "producer reports an error");
+        self.last_error.note(error::code_of(&error), reason);
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {

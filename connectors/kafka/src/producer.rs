@@ -26,8 +26,11 @@ pub(crate) type Producer = ThreadedProducer<Notes>;
 const PATIENCE_BEYOND: Duration = Duration::from_secs(1);
 /// How often a flush looks for messages that came back.
 const FLUSH_STEP: Duration = Duration::from_millis(20);
-/// How long one attempt of `init_transactions` may take; it is repeated.
-const INIT_ATTEMPT: Duration = Duration::from_secs(5);
+/// How long one attempt of `init_transactions` may take; the next goes on where it was. Between two
+/// of them a refused password is noticed.
+const INIT_ATTEMPT: Duration = Duration::from_secs(1);
+/// How long the last attempt may be overdue before it is taken for stuck.
+const INIT_LATE: Duration = Duration::from_secs(10);
 
 /// The topics a producer has handles of.
 pub(crate) struct TopicHandles {
@@ -132,7 +135,7 @@ impl TransactionalProducer {
         };
         let init = started.calls.ask(move || init(&producer, deadline));
         // The call keeps its own deadline; this one only ends the waiting.
-        match tokio::time::timeout(deadline + INIT_ATTEMPT + INIT_ATTEMPT, init).await {
+        match tokio::time::timeout(deadline + INIT_LATE, init).await {
             Ok(Some(result)) => result.map(|()| started),
             Ok(None) | Err(_) => Err(broken(&"init_transactions did not come back")),
         }
@@ -216,7 +219,8 @@ impl Drop for TransactionalProducer {
 fn init(producer: &Producer, deadline: Duration) -> Result<(), Failure> {
     let begun = Instant::now();
     loop {
-        match ffi::init_transactions(producer, INIT_ATTEMPT) {
+        let result = ffi::init_transactions(producer, INIT_ATTEMPT);
+        match result.map_err(|failure| producer.client().context().explain(failure)) {
             Err(failure) if failure.retriable && begun.elapsed() < deadline => {
                 tracing::debug!(%failure, "init_transactions is repeated");
             }

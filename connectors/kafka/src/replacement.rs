@@ -10,6 +10,7 @@ use tidegate::record::Topic;
 use tidegate::sink::{ClaimRequest, SinkError, TopicId};
 use tidegate::{Cause, Error};
 
+use crate::error::is_authentication;
 use crate::limits;
 use crate::metrics;
 use crate::producer::{Times, TransactionalProducer};
@@ -127,6 +128,10 @@ impl Open {
                 self.producer = Some(producer);
                 // Only one that could be made counts: a broker that is away is no twin.
                 self.check_for_a_twin(why).map_err(SinkError::Stop)
+            }
+            // It was accepted before: a broker that is starting may not know its users yet.
+            Err(failure) if why != Why::Start && is_authentication(failure.code) => {
+                Err(SinkError::Retry(Cause::from_error("a producer could not be started", failure)))
             }
             Err(failure) => Err(limits::start_failed(&self.kafka, failure, self.times).await),
         }

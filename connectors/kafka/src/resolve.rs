@@ -80,7 +80,32 @@ impl Resolver {
                 }
             }
         }
-        Ok(self.answer(&questions))
+        let mut answers = self.answer(&questions);
+        self.doubt_unknown(&mut answers);
+        Ok(answers)
+    }
+
+    /// The leader of a partition that was created a moment ago may not know it yet: it is taken for
+    /// unknown only when the cluster does not list it either.
+    fn doubt_unknown(&self, answers: &mut [Resolved]) {
+        let unknown =
+            |resolved: &&mut Resolved| matches!(resolved.position, Err(Unresolved::Unknown));
+        let mut counts: HashMap<Topic, Option<i32>> = HashMap::new();
+        for resolved in answers.iter_mut().filter(unknown) {
+            let topic = resolved.partition.topic();
+            let count = match counts.get(topic) {
+                Some(count) => *count,
+                None => {
+                    let count = self.partitions(topic).ok();
+                    counts.insert(topic.clone(), count);
+                    count
+                }
+            };
+            if count.is_none_or(|count| resolved.partition.index() < count) {
+                let cause = Cause::new("its leader does not know it yet");
+                resolved.position = Err(Unresolved::Temporary(cause));
+            }
+        }
     }
 
     /// What the start policy means for this partition.

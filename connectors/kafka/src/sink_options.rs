@@ -10,6 +10,7 @@ use tidegate::record::Topic;
 use tidegate::sink::{DeadLetters, SinkContext, SinkError};
 use tidegate::{Cause, Error};
 
+use crate::error;
 use crate::ffi;
 use crate::helper::Helper;
 use crate::outbox::Lineage;
@@ -60,11 +61,15 @@ pub(crate) async fn check_topics(
         .map_err(|error| SinkError::Retry(Cause::from_error("no thread", error)))?;
     let asked = topics.clone();
     let found = helper
-        .ask(move || ffi::describe_topics(producer.client(), &asked, DESCRIBE_MAX))
+        .ask(move || {
+            ffi::describe_topics(producer.client(), &asked, DESCRIBE_MAX)
+                .map_err(|failure| producer.client().context().explain(failure))
+        })
         .await
         .ok_or_else(|| SinkError::Retry(Cause::new("the helper thread ended")))?
         .map_err(|failure| match failure.code {
             Code::UnsupportedFeature => SinkError::Retry(Cause::new(failure).needs_operator()),
+            code if error::is_authentication(code) => SinkError::Stop(error::not_accepted(failure)),
             _ => SinkError::Retry(Cause::from_error("topics", failure)),
         })?;
     for topic in &topics {

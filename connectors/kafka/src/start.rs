@@ -48,10 +48,7 @@ fn reach(consumer: &Consumer, start_max: Duration) -> Result<(), Error> {
         if let Some((code, text)) = &last
             && error::is_authentication(*code)
         {
-            return Err(Error::configuration(
-                "security",
-                format_args!("the broker and this client do not accept each other: {text}"),
-            ));
+            return Err(error::not_accepted(text));
         }
         if begin.elapsed() >= start_max {
             let last = last.map_or_else(|| "no answer".to_string(), |(_, text)| text);

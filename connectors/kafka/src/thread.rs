@@ -13,19 +13,21 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidegate::Error;
-use tidegate::record::{PartitionId, Topic};
+use tidegate::record::{Offset, PartitionId, Topic};
 use tidegate::sink::TopicId;
 use tidegate::source::{Credit, EventSender, Position, SourceError, SourceEvent, Start};
 use tokio::sync::oneshot;
 
 use crate::commits::Commits;
 use crate::context::{Consumer, Heard};
+use crate::ends::{Ends, Standing};
 use crate::error;
-use crate::ffi::WakingQueue;
+use crate::ffi::{self, WakingQueue};
 use crate::health::HealthWatch;
 use crate::helper::Helper;
 use crate::membership::{self, Membership, Scope};
 use crate::meters::Meters;
+use crate::metrics;
 use crate::partition::Partition;
 use crate::rebalance::Rebalances;
 use crate::wake::{Sleeper, Waker};
@@ -55,6 +57,8 @@ pub(crate) enum Command {
     Answered(Option<String>),
     /// The questions about what is missing have been asked, with or without an answer.
     Asked,
+    /// The ends of logs that were asked for, as far as there was an answer.
+    Ends(HashMap<PartitionId, Offset>),
     /// Leaves the group.
     Close(oneshot::Sender<()>),
 }
@@ -98,6 +102,7 @@ pub(crate) struct Reader {
     commits: Commits,
     health: HealthWatch,
     meters: Meters,
+    ends: Ends,
     closing: Option<Closing>,
     interested: Weak<()>,
     failed: bool,
@@ -129,6 +134,7 @@ pub(crate) fn start(
         commits: Commits::new(&consumer, &waker),
         health: HealthWatch::new(events.clone()),
         meters: Meters::default(),
+        ends: Ends::default(),
         rebalances: Rebalances::new(limits),
         partitions: HashMap::new(),
         closing: None,
@@ -162,7 +168,7 @@ impl Reader {
             self.position_due();
             self.health.watch(&self.consumer, &self.helper, &self.remote);
             self.membership_changed();
-            self.meters.flush(&self.consumer, self.partitions.values());
+            self.tell_ends();
             if !self.drain() {
                 self.sleeper.sleep(self.sleep_for());
             }
@@ -172,6 +178,33 @@ impl Reader {
         self.partitions.clear();
         if let Some(done) = self.closing.take().and_then(|closing| closing.done) {
             let _ = done.send(());
+        }
+    }
+
+    /// Once a second: what was read, and where the logs end.
+    fn tell_ends(&mut self) {
+        if !self.meters.are_due() {
+            return;
+        }
+        self.meters.flush();
+        let read = self.partitions.values().filter(|partition| !partition.is_parked());
+        let standings: Vec<Standing> = read
+            .map(|partition| Standing {
+                id: partition.id.clone(),
+                next: partition.next(),
+                fetched: ffi::cached_high_watermark(&self.consumer, &partition.id),
+            })
+            .collect();
+        let silent = self.ends.look(&standings);
+        self.ends.ask(silent, &self.consumer, &self.helper, &self.remote);
+        let ends = self.ends.positions();
+        for end in &ends {
+            if let Some(partition) = self.partitions.get(&end.partition) {
+                metrics::lag(&end.partition, end.next.get() - partition.next().get());
+            }
+        }
+        if !ends.is_empty() {
+            self.events.send(SourceEvent::Ends(ends));
         }
     }
 
@@ -217,6 +250,7 @@ impl Reader {
             Command::Mirror(positions) => self.commits.mirror(positions),
             Command::Answered(topic) => self.health.answered(topic),
             Command::Asked => self.health.asked(),
+            Command::Ends(ends) => self.ends.answered(ends),
             Command::Close(done) => self.close(Some(done)),
         }
     }

@@ -1,10 +1,13 @@
 //! Client state machines against librdkafka's mock cluster, with injected errors. It is never a
 //! witness of exactly-once: it stores no transactional offsets and fences nobody.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use rdkafka::ClientConfig;
 use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
@@ -12,7 +15,9 @@ use rdkafka::types::RDKafkaApiKey as Api;
 use rdkafka::types::RDKafkaRespErr as Code;
 use tidegate::batch::{Batch, Finished, Outcome, Outputs, Span};
 use tidegate::record::{Epoch, Headers, Offset, PartitionId, Record};
-use tidegate::sink::{ClaimRequest, CommitError, DeadLetters, SinkContext, TransactionalSink};
+use tidegate::sink::{
+    ClaimRequest, CommitError, DeadLetters, SinkContext, SinkError, TransactionalSink,
+};
 use tidegate::source::{Credit, EventSender, Source, SourceContext, SourceEvent, Start};
 use tidegate_kafka::{Kafka, KafkaSink, KafkaSource, Message};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -71,7 +76,10 @@ impl Rig {
         loop {
             let event = tokio::time::timeout(PATIENCE, self.events.recv());
             match event.await.expect("an event in time").expect("the source lives") {
-                SourceEvent::GroupChanged | SourceEvent::Health(_) | SourceEvent::End { .. } => {}
+                SourceEvent::GroupChanged
+                | SourceEvent::Health(_)
+                | SourceEvent::Ends(_)
+                | SourceEvent::End { .. } => {}
                 event => return event,
             }
         }
@@ -265,6 +273,106 @@ async fn a_fenced_commit_is_in_doubt_and_a_claim_goes_on() {
         }
         rig.claim().await;
         rig.goes_on().await;
+    }
+    rig.close().await;
+}
+
+/// Counts the producers that are made, by reason.
+#[derive(Default)]
+struct Producers(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+impl Producers {
+    fn made(&self) -> Vec<(String, u64)> {
+        let counters = self.0.lock().expect("no panic");
+        counters.iter().map(|(why, count)| (why.clone(), count.load(Ordering::Relaxed))).collect()
+    }
+
+    fn assert_made(&self, wanted: &[(&str, u64)]) {
+        let wanted: Vec<_> = wanted.iter().map(|(why, count)| (why.to_string(), *count)).collect();
+        assert_eq!(self.made(), wanted);
+    }
+}
+
+impl Recorder for Producers {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        if key.name() != "tidegate_kafka_producer_replacements_total" {
+            return Counter::noop();
+        }
+        let why = key.labels().map(|label| label.value().to_owned()).collect();
+        let mut counters = self.0.lock().expect("no panic");
+        Counter::from_arc(Arc::clone(counters.entry(why).or_default()))
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[tokio::test]
+async fn a_new_producer_is_made_at_the_start_and_after_a_doubt_and_for_nothing_else() {
+    let producers = Producers::default();
+    let _counting = metrics::set_default_local_recorder(&producers);
+    let mut rig = Rig::start().await;
+    producers.assert_made(&[("start", 1)]);
+    // Neither an ordinary claim nor a result that is definite needs another one.
+    rig.goes_on().await;
+    rig.claim().await;
+    rig.goes_on().await;
+    for (code, times) in [
+        (Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION, 10),
+        (Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED, 1),
+    ] {
+        rig.cluster.request_errors(Api::TxnOffsetCommit, &vec![code; times]);
+        assert!(matches!(rig.commit_fails().await, CommitError::Aborted(_)), "{code:?}");
+        rig.cluster.clear_request_errors(Api::TxnOffsetCommit);
+        rig.goes_on().await;
+        rig.claim().await;
+    }
+    producers.assert_made(&[("start", 1)]);
+
+    rig.cluster.request_errors(Api::EndTxn, &[Code::RD_KAFKA_RESP_ERR__TRANSPORT]);
+    assert!(matches!(rig.commit_fails().await, CommitError::InDoubt(_)));
+    rig.claim().await;
+    rig.claim().await;
+    rig.goes_on().await;
+    producers.assert_made(&[("doubt", 1), ("start", 1)]);
+
+    rig.cluster.request_errors(Api::EndTxn, &[Code::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
+    assert!(matches!(rig.commit_fails().await, CommitError::InDoubt(_)));
+    rig.claim().await;
+    rig.goes_on().await;
+    producers.assert_made(&[("doubt", 1), ("fenced", 1), ("start", 1)]);
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_producer_that_is_fenced_six_times_a_minute_ends_the_engine_and_names_a_twin() {
+    let mut rig = Rig::start().await;
+    for _ in 0..5 {
+        rig.cluster.request_errors(Api::EndTxn, &[Code::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
+        assert!(matches!(rig.commit_fails().await, CommitError::InDoubt(_)));
+        rig.claim().await;
+        rig.goes_on().await;
+    }
+    rig.cluster.request_errors(Api::EndTxn, &[Code::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
+    assert!(matches!(rig.commit_fails().await, CommitError::InDoubt(_)));
+    let request = ClaimRequest { partition: rig.partition.clone(), topic_id: None };
+    match rig.sink.claim(&[request]).await {
+        Err(SinkError::Stop(error)) => {
+            assert!(error.is_fenced(), "{error}");
+            for word in ["g-one-0", "fenced 6 times", "instance name"] {
+                assert!(error.to_string().contains(word), "{word:?} is not in {error}");
+            }
+        }
+        other => panic!("a stop by name, not {other:?}"),
     }
     rig.close().await;
 }

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "real/admin.rs"]
 mod admin;
+#[path = "real/ends.rs"]
+mod ends;
 #[path = "real/rebalance.rs"]
 mod rebalance;
 #[path = "real/sink.rs"]

@@ -1,15 +1,42 @@
 //! PostgreSQL as a sink: results and offsets in one transaction.
 //!
+//! A whole program, here with the memory broker of `tidegate`'s feature `testing`; with
+//! `kafka.source("quakes")` of `tidegate-kafka` in its place it reads a topic.
+//!
 //! ```no_run
+//! use tidegate::prelude::*;
+//! use tidegate::record::PartitionId;
+//! use tidegate::testing::MemoryBroker;
 //! use tidegate_postgres::{Postgres, Table};
 //!
-//! struct Quake { id: String, mag: f64 }
+//! #[derive(Clone, serde::Deserialize)]
+//! struct Quake { id: String, mag: f64, place: Option<String> }
 //!
-//! let quakes = Table::new("quakes")
-//!     .text("id", |q: &Quake| &q.id)
-//!     .float8("mag", |q| q.mag)
-//!     .upsert_on(["id"]);
-//! let sink = Postgres::connect("postgres://localhost/geo").into(quakes);
+//! #[tokio::main]
+//! async fn main() -> Result<(), tidegate::Error> {
+//!     let broker = MemoryBroker::new();
+//!     broker.create_topic("quakes", 1);
+//!     let report = br#"{"id":"nc73649170","mag":4.5,"place":"Eureka"}"#;
+//!     broker.produce(&PartitionId::new("quakes", 0), Some(b"nc73649170"), Some(report));
+//!
+//!     // CREATE TABLE quakes (id text PRIMARY KEY, mag float8, place text): checked, never created.
+//!     let quakes = Table::new("quakes")
+//!         .text("id", |q: &Quake| &q.id)                      // borrowed: nothing is cloned
+//!         .float8("mag", |q| q.mag)
+//!         .text_opt("place", |q| q.place.as_deref())
+//!         .upsert_on(["id"]);
+//!
+//!     Pipeline::new("quakes-to-postgres")                     // also the consumer group
+//!         .from(broker.source(&["quakes"]))
+//!         .decode(Json::<Quake>::new())
+//!         .filter(|q| q.value.mag >= 4.5)
+//!         .map(|q| q.value.clone())
+//!         .on_failure(Retry::times(3).then_dead_letter())
+//!         .exactly_once(Postgres::connect("postgres://localhost/geo").into(quakes))
+//!         .run()                                              // until SIGTERM or Ctrl-C
+//!         .await?;
+//!     Ok(())
+//! }
 //! ```
 //!
 //! Your own SQL can run in the same transaction, alone or beside tables:

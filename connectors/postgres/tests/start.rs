@@ -214,6 +214,18 @@ async fn an_unknown_database_or_user_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn a_wrong_password_is_refused_at_once_and_not_shown() {
+    let lab = Database::new().await;
+    let user = user(&lab).await;
+    let wrong = lab.url_as(&user).replace(&format!(":{user}@"), ":hunter2@");
+    assert!(wrong.contains("hunter2"), "the password is in its place");
+    let sink = Postgres::connect(&wrong).into(items());
+    let message = refused(sink, "password authentication failed").await;
+    assert!(message.contains(&user) && !message.contains("hunter2"), "{message}");
+    drop_user(&lab, &user).await;
+}
+
+#[tokio::test]
 async fn a_column_that_vanishes_while_running_stops_the_pipeline_by_name() {
     let lab = Database::new().await;
     let mut sink = opened(&lab).await;

@@ -9,12 +9,21 @@
 //!
 //! struct Quake { id: String, mag: f64, place: Option<String> }
 //!
-//! let quakes = Table::new("quakes")
-//!     .text("id", |q: &Quake| &q.id)
-//!     .float8("mag", |q| q.mag)
-//!     .text_opt("place", |q| q.place.as_deref())
-//!     .upsert_on(["id"]);
-//! assert_eq!(quakes.name().to_string(), r#""quakes""#);
+//! fn main() -> Result<(), tidegate::Error> {
+//!     let quakes = Table::new("geo.quakes")
+//!         .text("id", |q: &Quake| &q.id)
+//!         .float8("mag", |q| q.mag)
+//!         .text_opt("place", |q| q.place.as_deref())
+//!         .upsert_on(["id"]);
+//!     quakes.validate()?;
+//!     assert_eq!(quakes.name().to_string(), r#""geo"."quakes""#);
+//!     assert!(quakes.is_upsert());
+//!
+//!     // What could never work is refused with the reason, before there is a database.
+//!     let error = Table::new("quakes").text("id", |q: &Quake| &q.id).upsert_on(["place"]);
+//!     assert!(error.validate().is_err(), "the key is no column");
+//!     Ok(())
+//! }
 //! ```
 #![forbid(unsafe_code)]
 

@@ -1,15 +1,66 @@
 //! SQLite as a sink: results and offsets in one transaction of one file.
 //!
-//! ```no_run
+//! A whole program, here with the memory broker of `tidegate`'s feature `testing`; with
+//! `kafka.source("quakes")` of `tidegate-kafka` in its place it reads a topic.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use tidegate::prelude::*;
+//! use tidegate::record::PartitionId;
+//! use tidegate::testing::MemoryBroker;
+//! use tidegate_sqlite::sqlx::{self, Connection, SqliteConnection};
 //! use tidegate_sqlite::{Sqlite, Table};
 //!
+//! #[derive(Clone, serde::Deserialize)]
 //! struct Quake { id: String, mag: f64 }
 //!
-//! let quakes = Table::new("quakes")
-//!     .text("id", |q: &Quake| &q.id)
-//!     .float8("mag", |q| q.mag)
-//!     .upsert_on(["id"]);
-//! let sink = Sqlite::open("quakes.db").into(quakes);
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! #   let folder = tempfile::tempdir()?;
+//! #   let path = folder.path().join("quakes.db");
+//! #   let path = path.to_str().expect("a path of text");
+//! #   /*
+//!     let path = "quakes.db";
+//! #   */
+//!     // Tables of results are yours: they are checked, never created.
+//!     let mut file = SqliteConnection::connect(&format!("sqlite://{path}?mode=rwc")).await?;
+//!     sqlx::raw_sql("CREATE TABLE IF NOT EXISTS quakes (id TEXT PRIMARY KEY, mag REAL)")
+//!         .execute(&mut file)
+//!         .await?;
+//!
+//!     let broker = MemoryBroker::new();
+//!     broker.create_topic("quakes", 1);
+//!     let partition = PartitionId::new("quakes", 0);
+//!     for report in [r#"{"id":"a","mag":4.1}"#, r#"{"id":"a","mag":4.3}"#, "?"] {
+//!         broker.produce(&partition, Some(b"a"), Some(report.as_bytes()));
+//!     }
+//!
+//!     let quakes = Table::new("quakes")
+//!         .text("id", |q: &Quake| &q.id)
+//!         .float8("mag", |q| q.mag)
+//!         .upsert_on(["id"]);
+//!     let handle = Pipeline::new("quakes-to-sqlite")          // also the consumer group
+//!         .from(broker.source(&["quakes"]))
+//!         .decode(Json::<Quake>::new())
+//!         .map(|q| q.value.clone())
+//!         .on_failure(Retry::times(3).then_dead_letter())
+//!         .exactly_once(Sqlite::open(path).into(quakes))      // rows, dead letters, offsets: one step
+//!         .start()                                            // or `.run().await` until a signal
+//!         .await?;
+//! #   let deadline = std::time::Instant::now() + Duration::from_secs(60);
+//!     while handle.status().await?.totals.committed_records < 3 {
+//! #       assert!(std::time::Instant::now() < deadline, "it takes too long");
+//!         tokio::time::sleep(Duration::from_millis(5)).await;
+//!     }
+//!     handle.stop(Duration::from_secs(5)).await?;
+//!
+//!     let stored = "SELECT (SELECT mag FROM quakes), next_offset, \
+//!                   (SELECT count(*) FROM tidegate_dead_letter) FROM tidegate_progress";
+//!     let stored: (f64, i64, i64) = sqlx::query_as(stored).fetch_one(&mut file).await?;
+//!     assert_eq!(stored, (4.3, 3, 1));
+//!     Ok(())
+//! }
 //! ```
 //!
 //! Your own SQL can run in the same transaction, alone or beside tables:

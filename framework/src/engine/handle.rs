@@ -64,7 +64,7 @@ pub struct Status {
 }
 
 /// What a pipeline did until it ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Summary {
     /// What was counted since the start.

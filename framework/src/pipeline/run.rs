@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use super::Job;
 use crate::engine::start::Plan;
 use crate::engine::{Handle, Summary};
@@ -9,7 +11,8 @@ use crate::error::Error;
 
 impl<O: Send + Sync + 'static> Job<O> {
     /// Runs until SIGTERM, Ctrl-C or an error. A signal drains within `stop_max`; a second one
-    /// gives up at once, which breaks no guarantee.
+    /// gives up at once, which breaks no guarantee. A signal that comes before everything is open,
+    /// while a broker or a database is waited for, ends the start at once: nothing was consumed.
     ///
     /// # Errors
     /// A setting that cannot work, a source or sink that cannot be opened, or whatever ended the
@@ -29,9 +32,17 @@ impl<O: Send + Sync + 'static> Job<O> {
         F: FnOnce(Handle) -> W,
         W: Future<Output = ()> + Send + 'static,
     {
-        let handle = self.start().await?;
+        // Watched from here on, because a broker that is away may be waited for until `start_max`.
+        let mut signals = Signals::watch();
+        let handle = tokio::select! {
+            handle = self.start() => handle?,
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopped before it had started");
+                return Ok(Summary::default());
+            }
+        };
         let watched = handle.clone();
-        let signals = tokio::spawn(async move { watch_signals(&watched).await });
+        let signals = tokio::spawn(async move { follow_signals(&mut signals, &watched).await });
         let companion = tokio::spawn(companion(handle.clone()));
         let result = handle.join().await;
         signals.abort();
@@ -62,14 +73,7 @@ impl<O: Send + Sync + 'static> Job<O> {
 }
 
 /// The first signal drains, the second gives up.
-async fn watch_signals(handle: &Handle) {
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::error!(%error, "signals cannot be watched, stop with the handle");
-            return;
-        }
-    };
+async fn follow_signals(signals: &mut Signals, handle: &Handle) {
     let name = signals.next().await;
     handle.begin_stop(name);
     let name = signals.next().await;
@@ -77,24 +81,28 @@ async fn watch_signals(handle: &Handle) {
     handle.give_up();
 }
 
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
+/// SIGTERM and Ctrl-C, as far as the system lets them be watched.
+struct Signals(Option<(Signal, Signal)>);
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+    fn watch() -> Self {
+        let both = || -> std::io::Result<_> {
+            Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+        };
+        Self(both().map_or_else(
+            |error| {
+                tracing::error!(%error, "signals cannot be watched, stop with the handle");
+                None
+            },
+            Some,
+        ))
     }
 
     async fn next(&mut self) -> &'static str {
+        let Some((terminate, interrupt)) = &mut self.0 else { return std::future::pending().await };
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::metadata::Metadata;
@@ -42,6 +42,20 @@ pub(super) async fn create_topic(
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Err(anyhow!("topic {name} was created, but not all of its partitions have a leader after 30 s"))
+}
+
+/// A setting of the broker as it runs.
+pub(super) async fn broker_setting(client: &ClientConfig, name: &str) -> Result<String> {
+    let brokers: Vec<i32> =
+        metadata(client, None).await?.brokers().iter().map(|broker| broker.id()).collect();
+    let broker = *brokers.first().context("there is no broker")?;
+    let admin: AdminClient<DefaultClientContext> = client.create()?;
+    let asked = [ResourceSpecifier::Broker(broker)];
+    let answer = admin.describe_configs(&asked, &AdminOptions::new()).await?;
+    let settings = answer.into_iter().next().context("no answer")?;
+    let settings = settings.map_err(|error| anyhow!("broker {broker}: {error}"))?;
+    let found = settings.get(name).and_then(|setting| setting.value.clone());
+    found.with_context(|| format!("broker {broker} has no {name}"))
 }
 
 async fn has_leaders(client: &ClientConfig, name: &str, partitions: i32) -> bool {

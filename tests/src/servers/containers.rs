@@ -13,6 +13,7 @@ use super::secure::Secure;
 use super::unique;
 use anyhow::{Context, Result, bail, ensure};
 use std::env;
+use std::path::Path;
 use std::time::Duration;
 use testcontainers::bollard::models::PortBinding;
 use testcontainers::bollard::query_parameters::KillContainerOptionsBuilder;
@@ -77,6 +78,23 @@ impl Container {
     pub(super) async fn log(&self) -> Result<String> {
         let (out, err) = (self.inner.stdout_to_vec().await?, self.inner.stderr_to_vec().await?);
         Ok(String::from_utf8_lossy(&[out, err].concat()).into_owned())
+    }
+
+    /// A file inside, whole.
+    pub(super) async fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        let command = ["cat".to_owned(), path.display().to_string()];
+        Ok(self.inner.exec(ExecCommand::new(command)).await?.stdout_to_vec().await?)
+    }
+
+    /// Changes bytes of a file inside.
+    pub(super) async fn write_at(&self, path: &Path, place: usize, bytes: &[u8]) -> Result<()> {
+        let octal: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
+        let path = path.display();
+        let script = format!("printf '{octal}' | dd of='{path}' bs=1 seek={place} conv=notrunc");
+        let command = ExecCommand::new(["sh".to_owned(), "-c".to_owned(), script]);
+        let command = command.with_cmd_ready_condition(CmdWaitFor::exit_code(0));
+        self.inner.exec(command).await.context("change a file")?;
+        Ok(())
     }
 
     /// Adds the user of the secure listener: the images cannot format a storage with one.

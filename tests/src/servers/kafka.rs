@@ -8,6 +8,7 @@ use super::{admin, local};
 use crate::wire::{Protocol, Wire};
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -286,6 +287,22 @@ impl Kafka {
     /// When it is down, or is a shared one.
     pub async fn resume(&self) -> Result<()> {
         self.nodes.broker.resume().await
+    }
+
+    /// Overwrites what stands in the log of a partition, as a bad disk does: the first place in the oldest segment
+    /// that says `from` says `to` then. The checksum of its batch stays what it was.
+    ///
+    /// # Errors
+    /// When it does not say so there, or the server is a shared one.
+    pub async fn rewrite(&self, topic: &str, partition: i32, from: &str, to: &str) -> Result<()> {
+        ensure!(from.len() == to.len(), "a log has no room for another length");
+        let dirs = admin::broker_setting(&self.client(), "log.dirs").await?;
+        let dir = Path::new(&dirs).join(format!("{topic}-{partition}"));
+        let segment = dir.join("00000000000000000000.log");
+        let bytes = self.nodes.broker.read(&segment).await?;
+        let place = bytes.windows(from.len()).position(|window| window == from.as_bytes());
+        let place = place.with_context(|| format!("{from:?} is not in {}", segment.display()))?;
+        self.nodes.broker.write_at(&segment, place, to.as_bytes()).await
     }
 
     /// Whether the broker has, against its promise, completed a transaction without writing its markers. After

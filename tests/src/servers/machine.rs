@@ -4,6 +4,9 @@
 use super::containers::Container;
 use super::process::Process;
 use anyhow::{Result, bail};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// A process here, a container, or something that somebody else runs.
 #[derive(Debug)]
@@ -66,6 +69,29 @@ impl Machine {
             Self::Process(process) => process.log(),
             #[cfg(feature = "containers")]
             Self::Container(container) => container.log().await,
+            Self::Elsewhere => not_ours(),
+        }
+    }
+
+    /// A file of the server, whole.
+    pub(super) async fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        match self {
+            Self::Process(_) => Ok(fs::read(path)?),
+            #[cfg(feature = "containers")]
+            Self::Container(container) => container.read(path).await,
+            Self::Elsewhere => not_ours(),
+        }
+    }
+
+    /// Changes bytes of a file of the server in place, as a bad disk does.
+    pub(super) async fn write_at(&self, path: &Path, place: usize, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Process(_) => {
+                let file = File::options().write(true).open(path)?;
+                Ok(file.write_all_at(bytes, u64::try_from(place)?)?)
+            }
+            #[cfg(feature = "containers")]
+            Self::Container(container) => container.write_at(path, place, bytes).await,
             Self::Elsewhere => not_ours(),
         }
     }

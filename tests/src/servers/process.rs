@@ -11,6 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How long a killed process may take to go.
+const GONE: Duration = Duration::from_secs(10);
+
 /// How to start a server; the same every time, so that it can be started again.
 #[derive(Debug)]
 pub(super) struct Launch {
@@ -147,7 +150,20 @@ fn kill_family(running: &mut Child) -> Result<()> {
     // A child may have noticed and gone already.
     let _ = signal("KILL", &children);
     running.wait()?;
+    // They are not ours to wait for, and until the last one is gone its memory is still in use.
+    let start = Instant::now();
+    while let Some(child) = children.iter().find(|child| is_alive(**child)) {
+        ensure!(start.elapsed() < GONE, "process {child} does not go although it was killed");
+        thread::sleep(Duration::from_millis(5));
+    }
     Ok(())
+}
+
+/// Whether the process is there and not only waited for by its parent.
+fn is_alive(process: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let state = status.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    !matches!(state.chars().next(), None | Some('Z' | 'X'))
 }
 
 /// Sends a signal. The standard library can only kill, and the system call is unsafe code.

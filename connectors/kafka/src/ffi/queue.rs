@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rdkafka::bindings as sys;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::types::RDKafkaErrorCode;
-use tidegate::record::PartitionId;
+use tidegate::record::{Offset, PartitionId};
 
 use super::text;
 use crate::context::Consumer;
@@ -305,7 +305,7 @@ unsafe fn slice<'a>(pointer: *const u8, len: usize) -> Option<&'a [u8]> {
 }
 
 /// The high watermark of the newest fetch answer; nothing is asked of the broker.
-pub(crate) fn cached_high_watermark(consumer: &Consumer, id: &PartitionId) -> Option<i64> {
+pub(crate) fn cached_high_watermark(consumer: &Consumer, id: &PartitionId) -> Option<Offset> {
     let topic = CString::new(id.topic().as_str()).ok()?;
     let (mut low, mut high) = (-1, -1);
     // SAFETY: the client is live, the name terminated, both places valid to write.
@@ -319,5 +319,5 @@ pub(crate) fn cached_high_watermark(consumer: &Consumer, id: &PartitionId) -> Op
         )
     }
     .into();
-    (code == RDKafkaErrorCode::NoError && high >= 0).then_some(high)
+    if code == RDKafkaErrorCode::NoError { Offset::try_new(high) } else { None }
 }

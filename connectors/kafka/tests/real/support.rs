@@ -251,7 +251,7 @@ impl Member {
     pub(crate) async fn event(&mut self) -> SourceEvent {
         loop {
             match self.any_event().await {
-                SourceEvent::GroupChanged | SourceEvent::Health(_) => {}
+                SourceEvent::GroupChanged | SourceEvent::Health(_) | SourceEvent::Ends(_) => {}
                 event => return event,
             }
         }
@@ -271,7 +271,9 @@ impl Member {
             let left = until.saturating_duration_since(Instant::now());
             match tokio::time::timeout(left, self.events.recv()).await {
                 Err(_) => return true,
-                Ok(Some(SourceEvent::GroupChanged | SourceEvent::Health(_))) => {}
+                Ok(Some(
+                    SourceEvent::GroupChanged | SourceEvent::Health(_) | SourceEvent::Ends(_),
+                )) => {}
                 Ok(other) => {
                     eprintln!("not quiet: {other:?}");
                     return false;

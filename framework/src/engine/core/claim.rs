@@ -7,7 +7,7 @@ use super::{Action, Call, Core, Phase};
 use crate::delivery::Progress;
 use crate::engine::observe::EngineEvent;
 use crate::error::Error;
-use crate::record::{Epoch, Offset, PartitionId};
+use crate::record::{Epoch, Offset, PartitionId, Topic};
 use crate::sink::{Claim, ClaimRequest, CommitError, Move, SinkError, Stored};
 use crate::source::{Resolved, SourceError, Unresolved, Wanted};
 use crate::tracker::Tracker;
@@ -239,7 +239,12 @@ impl<O> Core<O> {
             let Phase::Resolving { want } = &partition.phase else {
                 continue;
             };
-            match answer_to(want, &id, &found) {
+            let answer = match want {
+                // One start alone would make the store take the topic's others for lost.
+                Wanted::StartOfTopic(topic) if !is_whole(topic, &found) => None,
+                _ => answer_to(want, &id, &found),
+            };
+            match answer {
                 Some(Ok(offset)) if partition.has_stored => {
                     partition.committed = *offset;
                     partition.admitted = *offset;
@@ -273,13 +278,13 @@ impl<O> Core<O> {
 
     fn send_first_starts(&mut self, actions: &mut Vec<Action<O>>) {
         let mut moves = std::mem::take(&mut self.first_starts);
-        // What has gone meanwhile is its owner's to start, unless a whole topic starts by one
-        // decision.
-        let whole_topics = self.config.progress == Progress::Sink;
-        moves.retain(|to| match self.get(&to.partition) {
-            Some(partition) => partition.phase == Phase::Storing,
-            None => whole_topics,
-        });
+        // What has gone, or gone and come again, is its owner's to start, unless a whole topic
+        // starts by one decision.
+        if self.config.progress == Progress::Group {
+            moves.retain(|to| {
+                self.get(&to.partition).is_some_and(|partition| partition.phase == Phase::Storing)
+            });
+        }
         if !moves.is_empty() {
             moves.sort_by(|a, b| a.partition.cmp(&b.partition));
             moves.dedup_by(|a, b| a.partition == b.partition);
@@ -343,6 +348,14 @@ fn answer_to<'a>(
     same.or_else(|| of_it().find(|position| position.is_err()))
 }
 
+/// Whether every start of the topic was found, or can never be.
+fn is_whole(topic: &Topic, found: &[Resolved]) -> bool {
+    found
+        .iter()
+        .filter(|resolved| resolved.partition.topic() == topic)
+        .all(|resolved| !matches!(resolved.position, Err(Unresolved::Temporary(_))))
+}
+
 /// What a claim for a commit in doubt found.
 pub(super) struct Found {
     pub(super) partition: PartitionId,
@@ -353,7 +366,7 @@ pub(super) struct Found {
 /// time, so that every partition of a topic starts by the same decision.
 fn add_rest_of_topics(
     moves: &mut Vec<Move>,
-    topics: &BTreeSet<(crate::record::Topic, Option<[u8; 16]>)>,
+    topics: &BTreeSet<(Topic, Option<[u8; 16]>)>,
     found: &[Resolved],
 ) {
     for (topic, id) in topics {

@@ -214,15 +214,28 @@ impl<O> Core<O> {
         };
         let result = match stopping.error {
             Some(error) => Err(error),
-            None if running > 0 => Err(Error::deadline(format_args!(
-                "stop_max passed with {running} records still running; they {after}"
-            ))),
+            None if running > 0 => {
+                let oldest = self.longest_running().map_or_else(String::new, |(record, age)| {
+                    format!(", {record} for {:.1} s", age.as_secs_f32())
+                });
+                let what = format_args!("{running} records still running{oldest}; they {after}");
+                let error = Error::deadline(format_args!("stop_max passed with {what}"));
+                Err(error.remedy("allow more time with stop_max, or mend what holds them"))
+            }
             None if waiting => Err(Error::deadline(format_args!(
                 "stop_max passed before the last results were stored; they {after}"
-            ))),
+            ))
+            .remedy("the log says what the sink answered; allow more time with stop_max")),
             None => Ok(()),
         };
         self.finish(result, actions);
+    }
+
+    /// The unfinished record that was started first, and how long ago.
+    fn longest_running(&self) -> Option<(Coordinates, Duration)> {
+        let holders = self.partitions().filter_map(|partition| partition.tracker.holder());
+        let oldest = holders.min_by_key(|holder| holder.since)?;
+        Some((oldest.record.coordinates(), self.now.saturating_sub(oldest.since)))
     }
 
     fn finish(&mut self, result: Result<(), Error>, actions: &mut Vec<Action<O>>) {

@@ -62,7 +62,8 @@ pub struct PartitionStatus {
     /// The highest finished offset; what lies between it and `contiguous` is finished but waits
     /// for the record that holds the partition back.
     pub highest_finished: Option<Offset>,
-    /// The end of the log as far as it was seen: at least one behind the last record read.
+    /// The end of the log as far as it was seen, which is about once a second, read or not: at
+    /// least one behind the last record read.
     pub end: Option<Offset>,
     /// By how much the oldest record that is not stored is behind this moment, by the broker's
     /// timestamp; `None` if everything read is stored or the record has no timestamp.
@@ -75,6 +76,16 @@ pub struct PartitionStatus {
     pub(crate) oldest: Option<Timestamp>,
     /// The oldest unfinished record.
     pub holder: Option<Holder>,
+}
+
+impl PartitionStatus {
+    /// The end of the log minus stored progress, in offsets; `None` as long as no end was seen.
+    /// Markers of transactions and compacted records count until they are behind stored progress:
+    /// a drained topic shows 0.
+    pub fn lag_records(&self) -> Option<u64> {
+        let end = self.end?;
+        Some(end.get().saturating_sub(self.committed.get()).max(0).unsigned_abs())
+    }
 }
 
 /// The record that holds a partition back.

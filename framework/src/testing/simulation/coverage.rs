@@ -22,7 +22,7 @@ kinds! {
     DoubtFoundStored, DoubtFoundNotStored, TakenOver, StaleGeneration, StaleEpoch, Rejected,
     RejectedTwice, InHalves, Operator,
     // Claims and starts.
-    ClaimFailed, ClaimAnswerLost, ClaimWaited, Terminated, ResolveFailed, StartStored, Added,
+    ClaimFailed, ClaimAnswerLost, ClaimWaited, Terminated, ResolveFailed, ResolvedInPart, StartStored, Added,
     MoveAborted, MoveInDoubt, ProofRefused, ProofAccepted,
     // Work.
     StaleResult, StaleChunk, Retried, DeadLettered, Filtered, Hung, SkippedByOperator,

@@ -145,6 +145,11 @@ impl Delivery {
                         if !fails && matches!(stored, Stored::At(_)) {
                             self.claims.insert(partition, claim);
                         }
+                        // Nothing here deletes a row: its topic was started in parts.
+                        if matches!(stored, Stored::Refused(_)) {
+                            let wrong = format!("partition {partition} was left out of the start");
+                            shared.wrong.get_or_insert(wrong);
+                        }
                         stored
                     })
                     .collect()

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::chance::Chance;
 use super::checker::{Effects, History};
 use super::log::{Logs, number};
+use crate::error::Cause;
 use crate::record::Coordinates;
 use crate::sink::{Move, Stored};
 
@@ -205,6 +206,9 @@ impl Sql {
             }
             None if highest.is_some_and(|highest| highest < partition) => {
                 (partition, Stored::Added, 0)
+            }
+            None if highest.is_some() => {
+                (partition, Stored::Refused(Cause::new("its row is missing")), 0)
             }
             None => (partition, Stored::Nothing, 0),
         });

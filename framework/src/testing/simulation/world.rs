@@ -163,12 +163,20 @@ impl Shared {
             let position = Err(Unresolved::Temporary(Cause::new("planted")));
             return vec![Resolved { partition, position }];
         }
+        let in_part =
+            matches!(want, Wanted::StartOfTopic(_)) && self.chance.hits(Fault::ResolveFails);
         let end = |id: &PartitionId| self.logs.get(number(id)).end();
         let start = |id: &PartitionId| if self.plan.starts_at_end { end(id) } else { 0 };
         match want {
             Wanted::StartOfTopic(_) => {
                 let all = (0..self.logs.len()).map(|p| self.logs.id(p));
-                all.map(|id| one(id.clone(), start(&id))).collect()
+                let mut all: Vec<_> = all.map(|id| one(id.clone(), start(&id))).collect();
+                if in_part {
+                    let without = self.chance.below(all.len());
+                    all[without].position = Err(Unresolved::Temporary(Cause::new("no leader")));
+                    self.cover.saw(Seen::ResolvedInPart);
+                }
+                all
             }
             Wanted::Start(id) => vec![one(id.clone(), start(&id))],
             Wanted::Beginning(id) => vec![one(id, 0)],

@@ -5,6 +5,7 @@ mod callbacks;
 mod doubt;
 mod fences;
 mod identity;
+mod lag;
 mod ordering;
 mod rejection;
 mod rig;

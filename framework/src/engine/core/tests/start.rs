@@ -53,6 +53,49 @@ fn the_first_claim_of_a_topic_stores_the_start_of_all_its_partitions_at_once() {
 }
 
 #[test]
+fn a_topic_of_which_one_start_is_not_known_yet_stores_none_of_them() {
+    let mut rig = Rig::new();
+    rig.assign(&[0, 2], 60_000);
+    rig.claimed(|_| Stored::Nothing);
+    // A topic that was created a moment ago: not every partition has a leader.
+    for unknown in [0, 1] {
+        let (call, wanted) = rig.asked.pop_front().expect("asked");
+        assert_eq!(wanted, [Wanted::StartOfTopic("in".into())]);
+        let found = (0..3).map(|index| Resolved {
+            partition: p(index),
+            position: if index == unknown {
+                Err(Unresolved::Temporary(cause()))
+            } else {
+                Ok(at(9))
+            },
+        });
+        rig.step([Event::Resolved { call, result: Ok(found.collect()) }]);
+        assert!(rig.moves.is_empty(), "the store would take {unknown} for lost");
+        rig.wait(1000);
+        rig.claimed(|_| Stored::Nothing);
+    }
+    let (call, _) = rig.asked.pop_front().expect("asked");
+    let found = (0..3).map(|index| Resolved { partition: p(index), position: Ok(at(9)) });
+    rig.step([Event::Resolved { call, result: Ok(found.collect()) }]);
+    assert_eq!(rig.moves[0].1.len(), 3);
+}
+
+#[test]
+fn a_partition_that_comes_while_its_topic_starts_gets_its_start_with_the_others() {
+    let mut rig = Rig::new();
+    rig.assign(&[1], 60_000);
+    rig.claimed(|_| Stored::Nothing);
+    let (call, _) = rig.asked.pop_front().expect("asked");
+    rig.assign(&[0], 60_000);
+    let found = (0..3).map(|index| Resolved { partition: p(index), position: Ok(at(9)) });
+    // Its own claim is out: the start is stored when that has its answer.
+    rig.step([Event::Resolved { call, result: Ok(found.collect()) }]);
+    rig.claimed(|_| Stored::Nothing);
+    let moves: Vec<_> = rig.moves[0].1.iter().map(|to| (to.partition.index(), to.next)).collect();
+    assert_eq!(moves, [(0, at(9)), (1, at(9)), (2, at(9))]);
+}
+
+#[test]
 fn a_stored_position_is_not_mistaken_for_the_start_of_its_topic() {
     let mut rig = Rig::new();
     rig.assign(&[0, 1], 60_000);
