@@ -34,32 +34,6 @@ async fn behind_proxy(lab: &Database) -> (Proxy, Postgres<Item>) {
 }
 
 #[tokio::test]
-async fn a_commit_whose_answer_is_lost_is_in_doubt_and_the_claim_says_it_was_stored() {
-    let lab = Database::new().await;
-    let (proxy, mut sink) = behind_proxy(&lab).await;
-    proxy.lose_answer();
-    let result = sink.commit(&one(1)).await;
-    assert!(proxy.was_hit());
-    assert!(matches!(result, Err(CommitError::InDoubt(_))), "{result:?}");
-    assert_eq!(at(&claim_one(&mut sink, 0).await), 2);
-    sink.commit(&one(2)).await.expect("it goes on");
-    assert_eq!(lab.number("SELECT count(*) FROM items").await, 3);
-}
-
-#[tokio::test]
-async fn a_commit_whose_request_is_lost_is_in_doubt_and_the_claim_says_it_was_not_stored() {
-    let lab = Database::new().await;
-    let (proxy, mut sink) = behind_proxy(&lab).await;
-    proxy.lose_request();
-    let result = sink.commit(&one(1)).await;
-    assert!(proxy.was_hit());
-    assert!(matches!(result, Err(CommitError::InDoubt(_))), "{result:?}");
-    assert_eq!(at(&claim_one(&mut sink, 0).await), 1);
-    sink.commit(&one(1)).await.expect("the same batch again");
-    assert_eq!(lab.number("SELECT count(*) FROM items").await, 2);
-}
-
-#[tokio::test]
 async fn a_wrong_guess_after_doubt_is_caught_by_the_compare() {
     let lab = Database::new().await;
     let (proxy, mut sink) = behind_proxy(&lab).await;

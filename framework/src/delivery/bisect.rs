@@ -6,7 +6,8 @@ use crate::error::Cause;
 use crate::sink::{CommitError, Rejection, TransactionalSink};
 
 /// How the search for the record at fault ended.
-pub(super) enum Found {
+#[derive(Debug)]
+pub(crate) enum Found {
     Record(Fate),
     /// The probes contradict the rejection or each other.
     Nothing,
@@ -19,7 +20,7 @@ pub(super) enum Found {
 ///
 /// It is believed only if the same prefix passes without that record's results: a fenced writer may
 /// meet a unique key before it meets the fence, and would blame a healthy record.
-pub(super) async fn find_culprit<S: TransactionalSink>(
+pub(crate) async fn find_culprit<S: TransactionalSink>(
     sink: &mut S,
     mut batch: Batch<S::Output>,
 ) -> (Batch<S::Output>, Found) {

@@ -29,6 +29,8 @@ pub use at_least_once::{CommitHook, GroupCommits};
 
 pub(crate) use at_least_once::AtLeastOnce;
 pub(crate) use at_most_once::AtMostOnce;
+#[cfg(feature = "testing")]
+pub(crate) use bisect::{Found, find_culprit};
 pub(crate) use exactly_once::ExactlyOnce;
 
 /// The promise a pipeline makes about what its sink shows.

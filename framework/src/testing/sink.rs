@@ -34,6 +34,17 @@ pub struct Row<O> {
     pub value: O,
 }
 
+/// Everything in a [`MemoryStore`] at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot<O> {
+    /// Every result, in commit order.
+    pub rows: Vec<Row<O>>,
+    /// Every dead letter with its record, in commit order.
+    pub dead: Vec<(RawRecord, DeadLetter)>,
+    /// The next offset of every partition that has one.
+    pub progress: BTreeMap<PartitionId, Offset>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     next: Offset,
@@ -72,6 +83,17 @@ impl<O: Clone> MemoryStore<O> {
         state.owners += 1;
         let owner = state.owners;
         MemorySink { store: self.clone(), owner, claims: BTreeMap::new(), refuses: None }
+    }
+
+    /// Everything stored, as of one moment.
+    pub fn snapshot(&self) -> Snapshot<O> {
+        let state = self.lock();
+        let progress = state.progress.iter().map(|(id, stored)| (id.clone(), stored.next));
+        Snapshot {
+            rows: state.rows.clone(),
+            dead: state.dead.clone(),
+            progress: progress.collect(),
+        }
     }
 
     /// Everything stored, in commit order.

@@ -19,6 +19,9 @@ use crate::wire::{Act, Mode, What, Wire, api};
 
 /// How long a trap waits for a commit.
 const CAUGHT_WITHIN: Duration = Duration::from_secs(15);
+/// How often a fault that missed is tried again, and after how long.
+const TRIES: usize = 4;
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// Records of a new partition.
 const GROWTH: usize = 500;
 
@@ -44,10 +47,14 @@ impl Victims<'_> {
         let mut tally = Tally::default();
         for (at, fault) in self.run.schedule.for_victim(victim) {
             sleep((self.start + at).saturating_duration_since(Instant::now())).await;
-            if self.hit(fault).await.with_context(|| fault.to_string())? {
-                tally.hit(&fault);
-            } else {
+            for _ in 0..TRIES {
+                if self.hit(fault).await.with_context(|| fault.to_string())? {
+                    tally.hit(&fault);
+                    break;
+                }
+                // Its victim was down just then.
                 tally.missed += 1;
+                sleep(TRY_AGAIN).await;
             }
         }
         Ok(tally)

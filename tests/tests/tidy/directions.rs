@@ -224,7 +224,17 @@ fn exports_of_the_root(files: &[Rust]) -> BTreeMap<String, Vec<String>> {
         path.cloned().collect::<Vec<String>>()
     });
     let exported = names.filter(|path| path.len() > 1 && row_of(path).is_some());
-    exported.map(|path| (path[path.len() - 1].clone(), path)).collect()
+    exported
+        .chain(files.iter().flat_map(macros_of))
+        .map(|path| (path[path.len() - 1].clone(), path))
+        .collect()
+}
+
+/// An exported macro stands at the root, wherever it was written.
+fn macros_of(file: &Rust) -> Vec<Vec<String>> {
+    let Some(home) = home_of(file) else { return Vec::new() };
+    let rules = file.words.windows(2).filter(|pair| pair[0].text == "macro_rules");
+    rules.map(|pair| [home.clone(), vec![pair[1].text.clone()]].concat()).collect()
 }
 
 /// Where a path leads, from the root of the crate; `None` if it leaves the crate.
@@ -347,6 +357,17 @@ mod tests {
             found("use crate::{Error, Job};"),
             ["framework/src/pool/mod.rs:1: `pool` must not use `pipeline::Job`"]
         );
+    }
+
+    #[test]
+    fn a_macro_at_the_root_belongs_to_the_module_it_is_written_in() {
+        let rules = "#[macro_export]\nmacro_rules! promise { () => { $crate::other!() } }\n\
+                     macro_rules! other { () => {} }";
+        let mut files = planted("framework/src/testing/kit.rs", rules);
+        assert_eq!(check(&files).list(), [""; 0]);
+        files.extend(planted("framework/src/sink.rs", "fn f() { crate::promise!() }"));
+        let found = "framework/src/sink.rs:1: `sink` must not use `testing::kit::promise`";
+        assert_eq!(check(&files).list(), [found]);
     }
 
     #[test]

@@ -125,6 +125,10 @@ impl Lab for Database {
             .collect()
     }
 
+    async fn has(&self, table: &str) -> bool {
+        self.number(&format!("SELECT count(to_regclass('{table}'))")).await == 1
+    }
+
     fn books(&self, table: &str) -> String {
         format!("tidegate.{table}")
     }

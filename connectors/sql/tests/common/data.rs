@@ -289,17 +289,6 @@ pub(crate) async fn a_rejection_of_a_fenced_writer_is_a_fence<L: Lab>(lab: L) {
     assert_fenced(old.probe(&batch).await, "claimed by another owner");
 }
 
-pub(crate) async fn a_probe_leaves_nothing_behind<L: Lab>(lab: L) {
-    let mut sink = opened(&lab).await;
-    claim_from_zero(&mut sink, 1).await;
-    let batch = cut(0, 0..2).emit(0, [item(1, "a", 1)]).dead(1, "x", false).batch();
-    sink.probe(&batch).await.unwrap();
-    assert_eq!(lab.number("SELECT count(*) FROM items").await, 0);
-    assert_eq!(at(&claim_one(&mut sink, 0).await), 0);
-    sink.commit(&batch).await.unwrap();
-    assert_eq!(lab.number("SELECT count(*) FROM items").await, 1);
-}
-
 pub(crate) async fn a_plain_sink_writes_results_and_dead_letters_without_progress<L: Lab>(lab: L) {
     lab.run("CREATE TABLE items (id bigint PRIMARY KEY, text text, amount bigint)").await;
     let mut sink = lab.sink(vec![items()]);

@@ -27,26 +27,6 @@ pub(crate) async fn a_first_start_finds_nothing_and_stores_every_start_once<L: L
     assert_eq!(at(&claim_one(&mut sink, 1).await), 7);
 }
 
-pub(crate) async fn a_claim_says_where_to_resume_and_fences_the_earlier_owner<L: Lab>(lab: L) {
-    let mut old = opened(&lab).await;
-    claim_from_zero(&mut old, 1).await;
-    let batch = cut(0, 0..2).emit(1, [item(1, "a", 1)]).batch();
-    old.commit(&batch).await.unwrap();
-    let mut new = opened(&lab).await;
-    assert_eq!(at(&claim_one(&mut new, 0).await), 2);
-    let batch = cut(0, 2..3).emit(2, [item(2, "b", 1)]).batch();
-    assert_fenced(old.commit(&batch).await, "claimed by another owner");
-    assert_fenced(old.probe(&batch).await, "claimed by another owner");
-    assert_eq!(lab.number("SELECT count(*) FROM items").await, 1);
-    new.commit(&batch).await.unwrap();
-    // The fenced owner comes back: it fences in turn.
-    assert_eq!(at(&claim_one(&mut old, 0).await), 3);
-    let batch = cut(0, 3..4).emit(3, [item(3, "c", 1)]).batch();
-    assert_fenced(new.commit(&batch).await, "claimed by another owner");
-    old.commit(&batch).await.unwrap();
-    assert_eq!(lab.number("SELECT count(*) FROM items").await, 3);
-}
-
 pub(crate) async fn two_first_starts_at_once_agree_on_one_start<L: Lab>(lab: L) {
     let (mut one, mut two) = (opened(&lab).await, opened(&lab).await);
     assert!(matches!(claim_one(&mut one, 0).await, Stored::Nothing));
@@ -69,18 +49,6 @@ pub(crate) async fn two_first_starts_at_once_agree_on_one_start<L: Lab>(lab: L) 
 
 fn asked_other(index: i32) -> tidegate::sink::ClaimRequest {
     tidegate::sink::ClaimRequest { partition: PartitionId::new("other", index), topic_id: None }
-}
-
-pub(crate) async fn a_gap_or_a_replay_is_fenced_and_stores_nothing<L: Lab>(lab: L) {
-    let mut sink = opened(&lab).await;
-    claim_from_zero(&mut sink, 1).await;
-    let batch = |first, next| cut(0, first..next).emit(first, [item(first, "x", 1)]).batch();
-    sink.commit(&batch(0, 4)).await.unwrap();
-    assert_fenced(sink.commit(&batch(0, 4)).await, "progress of in/0 is 4");
-    assert_fenced(sink.commit(&batch(2, 6)).await, "the batch starts at 2");
-    assert_fenced(sink.commit(&batch(5, 6)).await, "the batch starts at 5");
-    assert_eq!(lab.number("SELECT count(*) FROM items").await, 1);
-    sink.commit(&batch(4, 6)).await.unwrap();
 }
 
 pub(crate) async fn one_partition_out_of_place_keeps_everything_out<L: Lab>(lab: L) {

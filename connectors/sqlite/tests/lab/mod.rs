@@ -80,6 +80,11 @@ impl Lab for File {
             .collect()
     }
 
+    async fn has(&self, table: &str) -> bool {
+        let sql = format!("SELECT count(*) FROM sqlite_schema WHERE name = '{table}'");
+        self.number(&sql).await == 1
+    }
+
     fn books(&self, table: &str) -> String {
         format!("tidegate_{table}")
     }
