@@ -43,10 +43,10 @@ enum State<O> {
 }
 
 /// What a cut takes from one partition.
-pub(crate) struct Prefix<O> {
+pub(crate) struct Prefix {
     pub(crate) first: Offset,
     pub(crate) next: Offset,
-    pub(crate) finished: Vec<Finished<O>>,
+    pub(crate) records: usize,
     pub(crate) bytes: usize,
 }
 
@@ -117,23 +117,32 @@ impl<O> Tracker<O> {
         }
     }
 
-    /// Counts a call of an open ticket that came back; answers how many calls were made.
-    pub(crate) fn called(&mut self, seq: u64) -> Option<(Arc<RawRecord>, u32)> {
+    /// Counts a call of an open ticket that failed; answers its record and how many calls were made.
+    pub(crate) fn failed(&mut self, seq: u64) -> Option<(&RawRecord, u32)> {
         let slot = self.slot(seq)?;
         match &mut slot.state {
             State::Open { attempts, .. } => {
                 *attempts += 1;
-                Some((Arc::clone(&slot.record), *attempts))
+                Some((&slot.record, *attempts))
             }
             State::Finished { .. } => None,
         }
     }
 
+    /// Finishes a ticket with what a call of the function said; otherwise as [`Tracker::finish`].
+    pub(crate) fn succeed(&mut self, seq: u64, outcome: Outcome<O>) -> bool {
+        self.end_with(seq, outcome, 1)
+    }
+
     /// Finishes a ticket. The first outcome wins: `false` if it has one already or is gone.
     pub(crate) fn finish(&mut self, seq: u64, outcome: Outcome<O>) -> bool {
+        self.end_with(seq, outcome, 0)
+    }
+
+    fn end_with(&mut self, seq: u64, outcome: Outcome<O>, more_attempts: u32) -> bool {
         let Some(slot) = self.slot(seq) else { return false };
         let State::Open { attempts, .. } = slot.state else { return false };
-        slot.state = State::Finished { outcome, attempts };
+        slot.state = State::Finished { outcome, attempts: attempts + more_attempts };
         let offset = slot.record.offset;
         self.open -= 1;
         self.highest_finished = self.highest_finished.max(Some(offset));
@@ -145,31 +154,28 @@ impl<O> Tracker<O> {
         true
     }
 
-    /// Takes up to `max` records of the finished prefix; `None` if progress would not move.
-    pub(crate) fn take(&mut self, max: usize) -> Option<Prefix<O>> {
-        let count = self.prefix.min(max);
+    /// Moves up to `max` records of the finished prefix to the end of `finished`; `None` if progress
+    /// would not move.
+    pub(crate) fn take(&mut self, max: usize, finished: &mut Vec<Finished<O>>) -> Option<Prefix> {
+        let records = self.prefix.min(max);
         let first = self.cut;
-        let next = self.closes_after(count);
+        let next = self.closes_after(records);
         if next <= first {
             return None;
         }
         let mut bytes = 0;
-        let finished = self
-            .slots
-            .drain(..count)
-            .map(|slot| {
-                bytes += slot.bytes;
-                let State::Finished { outcome, attempts } = slot.state else {
-                    unreachable!("the prefix holds finished slots only")
-                };
-                Finished { record: slot.record, outcome, attempts }
-            })
-            .collect();
-        self.base += count as u64;
-        self.prefix -= count;
+        finished.extend(self.slots.drain(..records).map(|slot| {
+            bytes += slot.bytes;
+            let State::Finished { outcome, attempts } = slot.state else {
+                unreachable!("the prefix holds finished slots only")
+            };
+            Finished { record: slot.record, outcome, attempts }
+        }));
+        self.base += records as u64;
+        self.prefix -= records;
         self.bytes -= bytes;
         self.cut = next;
-        Some(Prefix { first, next, finished, bytes })
+        Some(Prefix { first, next, records, bytes })
     }
 
     /// Where progress may go after the first `count` slots of the finished prefix.

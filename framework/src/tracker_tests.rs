@@ -63,10 +63,11 @@ fn the_end_of_a_partition_closes_the_hole_behind_the_last_record_only_once_it_is
 fn an_end_with_nothing_delivered_moves_progress_without_records() {
     let mut tracker = tracker_with(3, &[]);
     tracker.end(Offset::new(6));
-    let prefix = tracker.take(100).expect("progress moves");
+    let mut finished = Vec::new();
+    let prefix = tracker.take(100, &mut finished).expect("progress moves");
     assert_eq!((prefix.first, prefix.next), (Offset::new(3), Offset::new(6)));
-    assert!(prefix.finished.is_empty());
-    assert!(tracker.take(100).is_none(), "and only once");
+    assert!(finished.is_empty() && prefix.records == 0);
+    assert!(tracker.take(100, &mut finished).is_none(), "and only once");
 }
 
 #[test]
@@ -74,8 +75,9 @@ fn the_first_outcome_of_a_ticket_wins() {
     let mut tracker = tracker_with(0, &[0]);
     assert!(tracker.finish(0, Outcome::Filtered));
     assert!(!tracker.finish(0, done()));
-    let prefix = tracker.take(1).expect("finished");
-    assert_eq!(prefix.finished[0].outcome, Outcome::Filtered);
+    let mut finished = Vec::new();
+    tracker.take(1, &mut finished).expect("finished");
+    assert_eq!(finished[0].outcome, Outcome::Filtered);
 }
 
 #[test]
@@ -155,13 +157,15 @@ proptest! {
                 }
                 _ => {
                     let expected = naive.contiguous();
-                    let taken = tracker.take(usize::MAX);
+                    let mut finished = Vec::new();
+                    let taken = tracker.take(usize::MAX, &mut finished);
                     prop_assert_eq!(taken.is_some(), expected > naive.cut);
                     if let Some(prefix) = taken {
                         prop_assert_eq!(prefix.first.get(), naive.cut);
                         prop_assert_eq!(prefix.next.get(), expected);
                         let offsets: Vec<i64> =
-                            prefix.finished.iter().map(|f| f.record.offset.get()).collect();
+                            finished.iter().map(|f| f.record.offset.get()).collect();
+                        prop_assert_eq!(prefix.records, offsets.len());
                         let wanted: Vec<i64> = naive
                             .delivered
                             .iter()

@@ -13,8 +13,11 @@ use tidegate::source::{Chunk, Credit, EventSender, SourceEvent, Start};
 
 use crate::ffi::{PartitionQueue, Row, RowKind};
 
-/// Records in one chunk at most.
-const CHUNK_RECORDS_MAX: usize = 256;
+/// Records in one chunk at most: handing a chunk over wakes two threads, which costs more than many
+/// records.
+const CHUNK_RECORDS_MAX: usize = 1024;
+/// Bytes from which on a chunk takes no more: one record that is kept keeps its whole chunk.
+const CHUNK_BYTES_MAX: u64 = 1 << 20;
 /// Bytes a chunk's buffer starts with before the partition's habits are known.
 const BUFFER_BYTES_FIRST: usize = 4096;
 /// Header names remembered per partition, so that they are not allocated for every record.
@@ -191,10 +194,11 @@ impl Partition {
 
     /// Sends the records at the head of the queue, as far as credit goes.
     fn send_records(&mut self, queue: &mut PartitionQueue, events: &EventSender) -> Drained {
-        let mut chunk = ChunkBuilder::new(self.buffer_bytes);
+        let mut chunk = ChunkBuilder::new(self.buffer_bytes, queue.held());
         let (mut place, mut next) = (0, self.next);
         while let Some(row) = queue.row(place) {
-            if !matches!(row.kind(), RowKind::Record) || !self.has_credit() {
+            let is_full = chunk.bytes >= CHUNK_BYTES_MAX || !self.has_credit();
+            if is_full || !matches!(row.kind(), RowKind::Record) {
                 break;
             }
             place += 1;
@@ -278,8 +282,9 @@ struct CopiedRow {
 }
 
 impl ChunkBuilder {
-    fn new(buffer_bytes: usize) -> Self {
-        Self { buffer: Vec::with_capacity(buffer_bytes), rows: Vec::new(), bytes: 0 }
+    fn new(buffer_bytes: usize, records: usize) -> Self {
+        let buffer = Vec::with_capacity(buffer_bytes);
+        Self { buffer, rows: Vec::with_capacity(records), bytes: 0 }
     }
 
     /// Copies one message; returns its bytes of key, value and headers.

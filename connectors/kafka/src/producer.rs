@@ -35,20 +35,32 @@ const INIT_LATE: Duration = Duration::from_secs(10);
 /// The topics a producer has handles of.
 pub(crate) struct TopicHandles {
     producer: Arc<Producer>,
-    handles: HashMap<Topic, TopicHandle>,
+    handles: Vec<TopicHandle>,
+    places: HashMap<Topic, usize>,
+    /// Messages in a row mostly go to one topic: comparing is cheaper than hashing its name.
+    last: Option<(Topic, usize)>,
 }
 
 impl TopicHandles {
     pub(crate) fn new(producer: &Arc<Producer>) -> Self {
-        Self { producer: Arc::clone(producer), handles: HashMap::new() }
+        let producer = Arc::clone(producer);
+        Self { producer, handles: Vec::new(), places: HashMap::new(), last: None }
     }
 
     /// The handle of this topic.
     pub(crate) fn get(&mut self, topic: &Topic) -> Result<&TopicHandle, Code> {
-        match self.handles.entry(topic.clone()) {
-            Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(new) => Ok(new.insert(TopicHandle::new(&self.producer, topic.as_str())?)),
+        if let Some((_, place)) = self.last.as_ref().filter(|(last, _)| last == topic) {
+            return Ok(&self.handles[*place]);
         }
+        let place = match self.places.entry(topic.clone()) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                self.handles.push(TopicHandle::new(&self.producer, topic.as_str())?);
+                *new.insert(self.handles.len() - 1)
+            }
+        };
+        self.last = Some((topic.clone(), place));
+        Ok(&self.handles[place])
     }
 }
 

@@ -36,6 +36,8 @@ use crate::wake::{Sleeper, Waker};
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// Events taken from the main queue in one turn.
 const MAIN_EVENTS_MAX: usize = 1000;
+/// Records after which a round over the partitions ends, so that questions are answered in time.
+const TURN_RECORDS: u64 = 1024;
 /// How long leaving the group may take beyond the settling of revocations.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
@@ -103,6 +105,8 @@ pub(crate) struct Reader {
     health: HealthWatch,
     meters: Meters,
     ends: Ends,
+    /// Where among the partitions the next round begins.
+    turns: usize,
     closing: Option<Closing>,
     interested: Weak<()>,
     failed: bool,
@@ -137,6 +141,7 @@ pub(crate) fn start(
         ends: Ends::default(),
         rebalances: Rebalances::new(limits),
         partitions: HashMap::new(),
+        turns: 0,
         closing: None,
         remote: own,
         interested,
@@ -327,14 +332,26 @@ impl Reader {
         }
     }
 
-    /// One round over all partitions; returns whether there is more to take at once.
+    /// A round over the partitions, from where the last one stopped; returns whether there is more to
+    /// take at once. A round ends early when it took much: a commit may wait for an answer.
     fn drain(&mut self) -> bool {
-        let mut more = false;
-        for partition in self.partitions.values_mut() {
+        let mut turn: Vec<&mut Partition> = self.partitions.values_mut().collect();
+        if turn.is_empty() {
+            return false;
+        }
+        let count = turn.len();
+        turn.rotate_left(self.turns % count);
+        let (mut more, mut records) = (false, 0);
+        for (done, partition) in turn.into_iter().enumerate() {
+            if records >= TURN_RECORDS {
+                self.turns = (self.turns + done) % count;
+                return true;
+            }
             let drained = partition.drain(&self.events);
             if drained.records > 0 {
                 self.meters.count(partition.id.topic(), drained);
             }
+            records += drained.records;
             more |= drained.more;
         }
         more

@@ -24,10 +24,13 @@ use crate::source_erased::ErasedSource;
 
 /// Waits between attempts to open a sink or source that is not there yet.
 const OPEN_AGAIN: Duration = Duration::from_millis(500);
-/// Records of one lane in one run of a thread: enough that handing over costs little beside them.
-const RUN_RECORDS: usize = 64;
+/// Records of one lane in one run of a thread: enough that handing over costs little beside the
+/// fastest function. A slower one is cut short when the run's turn is over.
+const RUN_RECORDS: usize = 1024;
+/// After this long a run ends, so that slow records do not keep other lanes waiting.
+const RUN_MAX: Duration = Duration::from_millis(2);
 /// Runs that may wait per thread, so that no thread waits for the engine.
-const RUNS_PER_THREAD: usize = 8;
+const RUNS_PER_THREAD: usize = 2;
 
 /// Everything a pipeline runs with, checked.
 pub(crate) struct Plan<O> {
@@ -73,7 +76,7 @@ impl<O: Send + Sync + 'static> Plan<O> {
             Process::Sync(_) => limits.threads,
             Process::Async(_) => limits.concurrency,
         };
-        let pool = Pool::start(limits.threads, self.process, Arc::clone(&pool_wake))?;
+        let pool = Pool::start(limits.threads, self.process, RUN_MAX, Arc::clone(&pool_wake))?;
         let sink = self.delivery.describe().kind;
         let guarantee = self.delivery.guarantee();
         let teller = Teller::new(&self.name, self.observer, &sink, guarantee);

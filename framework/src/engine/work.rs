@@ -25,7 +25,8 @@ pub(crate) struct Ticket {
 /// Records of one lane, to be run one after another by one worker.
 ///
 /// The worker looks at the gate before each record. It ends the run at the first failure, or with
-/// [`Said::NotStarted`] when the gate is closed; what was not started goes back to the lane.
+/// [`Said::NotStarted`] when the gate is closed or its turn is over; what was not started goes back
+/// to the lane.
 pub(crate) struct Job {
     pub(crate) key: LaneKey,
     pub(crate) gate: Arc<Gate>,
@@ -57,6 +58,7 @@ pub(crate) struct Completion<O> {
 pub(crate) enum Said<O> {
     /// The function was called.
     Attempt(Attempt<O>),
-    /// This ticket and all behind it in the job were not started: the gate is closed.
+    /// This ticket and all behind it in the job were not started: the gate is closed, or the run
+    /// took its turn.
     NotStarted,
 }

@@ -19,7 +19,8 @@ async fn measure(records_per_job: usize) {
     let wake = Arc::new(Notify::new());
     let process: Process<u64> =
         Process::Sync(Arc::new(|_, _| Attempt::Done(Some(Outputs::One(1)))));
-    let mut pool = Pool::start(THREADS, process, Arc::clone(&wake)).expect("threads start");
+    let mut pool = Pool::start(THREADS, process, std::time::Duration::MAX, Arc::clone(&wake))
+        .expect("threads start");
     let record = Arc::new(RawRecord {
         partition: PartitionId::new("t", 0),
         offset: Offset::ZERO,

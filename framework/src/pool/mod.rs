@@ -12,7 +12,7 @@ mod threads;
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -54,15 +54,16 @@ pub(crate) enum Replaced {
 
 impl<O: Send + 'static> Pool<O> {
     /// Starts the pool that this kind of function needs: `threads` threads, or tasks on the
-    /// current tokio runtime. `wake` is notified when [`Pool::drain`] has something to take.
+    /// current tokio runtime. A thread that has run one job for a `turn` takes another. `wake` is notified when [`Pool::drain`] has something to take.
     pub(crate) fn start(
         threads: usize,
         process: Process<O>,
+        turn: Duration,
         wake: Arc<Notify>,
     ) -> Result<Self, Error> {
         let bell = Bell::new(wake);
         Ok(Self(match process {
-            Process::Sync(function) => Box::new(Threads::start(threads, function, bell)?),
+            Process::Sync(function) => Box::new(Threads::start(threads, function, turn, bell)?),
             Process::Async(function) => Box::new(Tasks::start(function, bell)),
         }))
     }

@@ -62,10 +62,18 @@ struct Tested {
     wake: Arc<Notify>,
 }
 
+/// A job is never cut short.
+const NO_TURN: Duration = Duration::MAX;
+
 impl Tested {
     fn threads(threads: usize, function: Arc<Function>) -> Self {
+        Self::taking_turns(threads, NO_TURN, function)
+    }
+
+    fn taking_turns(threads: usize, turn: Duration, function: Arc<Function>) -> Self {
         let wake = Arc::new(Notify::new());
-        let pool = Pool::start(threads, sync(function), Arc::clone(&wake)).expect("threads start");
+        let pool = Pool::start(threads, sync(function), turn, Arc::clone(&wake));
+        let pool = pool.expect("threads start");
         Self { kind: "threads", pool, wake }
     }
 
@@ -75,7 +83,7 @@ impl Tested {
             let function = Arc::clone(&function);
             Box::pin(async move { function(&record, attempt) })
         }));
-        let pool = Pool::start(1, process, Arc::clone(&wake)).expect("no thread to start");
+        let pool = Pool::start(1, process, NO_TURN, Arc::clone(&wake)).expect("no thread to start");
         Self { kind: "tasks", pool, wake }
     }
 
@@ -192,6 +200,16 @@ async fn a_failure_ends_the_run_and_the_rest_comes_back_with_it() {
         assert_eq!(said(&finished), [(1, 1), (2, -1), (3, -2)], "{}", tested.kind);
         assert!(tested.pool.running().is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_run_that_had_its_turn_hands_back_what_it_has_not_started() {
+    let function = |record: &RawRecord, _| done(record.offset.get());
+    let mut tested = Tested::taking_turns(1, Duration::ZERO, Arc::new(function));
+    tested.pool.submit(vec![job(0, 1..=3)]);
+    let finished = tested.finish(2).await;
+    assert_eq!(said(&finished), [(1, 1), (2, -2)], "the first record of a job always runs");
+    assert!(tested.pool.running().is_empty());
 }
 
 #[tokio::test]
@@ -466,7 +484,7 @@ async fn a_hung_task_is_aborted_and_its_lane_goes_on() {
         })
     }));
     let wake = Arc::new(Notify::new());
-    let pool = Pool::start(1, process, Arc::clone(&wake)).expect("no thread to start");
+    let pool = Pool::start(1, process, NO_TURN, Arc::clone(&wake)).expect("no thread to start");
     let mut tested = Tested { kind: "tasks", pool, wake };
     tested.pool.submit(vec![job(0, 1..=4), job(1, 7..=8)]);
     let mut finished = said(&tested.finish(3).await);
@@ -494,7 +512,7 @@ async fn many_tasks_wait_at_the_same_time() {
         })
     }));
     let wake = Arc::new(Notify::new());
-    let pool = Pool::start(1, process, Arc::clone(&wake)).expect("no thread to start");
+    let pool = Pool::start(1, process, NO_TURN, Arc::clone(&wake)).expect("no thread to start");
     let mut tested = Tested { kind: "tasks", pool, wake };
     tested.pool.submit((0..100).map(|at| job(at, [at.into()])).collect());
     tested.until_running(100).await;
@@ -516,7 +534,7 @@ async fn a_shutdown_ends_the_tasks_and_says_which() {
             function(&record(0), 1)
         })
     }));
-    let mut pool = Pool::start(1, process, Arc::default()).expect("no thread to start");
+    let mut pool = Pool::start(1, process, NO_TURN, Arc::default()).expect("no thread to start");
     pool.submit(vec![job(0, [1]), job(1, [2])]);
     tokio::task::yield_now().await;
     assert_eq!(pool.shutdown().len(), 2);

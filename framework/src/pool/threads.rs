@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Bell, Replaced, Running, Standing, Workers, attempted, forget, not_started, panicked};
 use crate::engine::work::{Completion, Job, LaneKey};
@@ -23,6 +23,8 @@ pub(super) struct Threads<O> {
 
 struct Shared<O> {
     function: SyncFunction<O>,
+    /// After this long a thread hands back what it has not started of its job.
+    turn: Duration,
     bell: Bell,
     queue: Mutex<Queue>,
     /// Something came into the queue, or it was closed.
@@ -89,6 +91,7 @@ impl<O: Send + 'static> Threads<O> {
     pub(super) fn start(
         threads: usize,
         function: SyncFunction<O>,
+        turn: Duration,
         bell: Bell,
     ) -> Result<Self, Error> {
         let queue = Queue {
@@ -102,6 +105,7 @@ impl<O: Send + 'static> Threads<O> {
         let mut pool = Self {
             shared: Arc::new(Shared {
                 function,
+                turn,
                 bell,
                 queue: Mutex::new(queue),
                 changed: Condvar::new(),
@@ -269,15 +273,18 @@ impl<O> Shared<O> {
         }
     }
 
-    /// Runs a job; breaks if it was abandoned meanwhile.
+    /// Runs a job as far as its turn goes; breaks if it was abandoned meanwhile.
     fn run(&self, desk: &Desk<O>, job: Job) -> ControlFlow<()> {
         let Job { key, gate, tickets } = job;
+        let begun = Instant::now();
         let mut last: Option<Completion<O>> = None;
         let mut failed = false;
         for ticket in tickets {
-            let stop = failed || gate.is_closed() || self.closed.load(Ordering::Relaxed);
+            let now = Instant::now();
+            let had_its_turn = last.is_some() && now.duration_since(begun) >= self.turn;
+            let stop = failed || had_its_turn || gate.is_closed();
             let mut state = desk.put_down(last.take())?;
-            if stop {
+            if stop || self.closed.load(Ordering::Relaxed) {
                 state.finished.push(not_started(key, ticket.seq));
                 state.standing = None;
                 drop(state);
@@ -289,7 +296,7 @@ impl<O> Shared<O> {
                 && standing.seq != ticket.seq
             {
                 standing.seq = ticket.seq;
-                standing.since = Instant::now();
+                standing.since = now;
             }
             drop(state);
             if rings {

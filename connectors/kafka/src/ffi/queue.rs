@@ -176,6 +176,11 @@ impl PartitionQueue {
         taken == room
     }
 
+    /// How many messages are held.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// The oldest message that is held.
     pub(crate) fn front(&self) -> Option<Row<'_>> {
         self.row(0)

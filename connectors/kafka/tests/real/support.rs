@@ -369,7 +369,7 @@ impl Member {
     /// The records of a chunk, which must be of the partition's current epoch.
     pub(crate) fn checked(&self, chunk: Chunk) -> Vec<Arc<RawRecord>> {
         assert_eq!(self.epochs[&chunk.partition], chunk.epoch, "records of the current epoch");
-        assert!(!chunk.records.is_empty() && chunk.records.len() <= 256);
+        assert!(!chunk.records.is_empty() && chunk.records.len() <= 1024);
         chunk.records
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Action, Core, Partition};
-use crate::batch::{Batch, Finished, Span};
+use crate::batch::{Batch, Span};
 use crate::engine::observe::EngineEvent;
 use crate::record::{Epoch, PartitionId};
 
@@ -99,16 +99,18 @@ impl<O> Core<O> {
     fn cut_due(&self) -> Option<Duration> {
         let since = self.committing.ready_since?;
         let interval = self.config.limits.commit_interval;
-        let (mut ready, mut open) = (0, 0);
-        for partition in self.partitions() {
-            ready += partition.tracker.prefix_records();
-            open += partition.tracker.open();
-        }
+        let ready = self.ready_records();
+        let open: usize = self.partitions().map(|partition| partition.tracker.open()).sum();
         if self.is_hurried() || ready >= self.cut_records_max() {
             return Some(self.now);
         }
         let idle = self.committing.last_sent + IDLE_GAP.min(interval);
         Some(if open == 0 && ready > 0 { idle.min(since + interval) } else { since + interval })
+    }
+
+    /// How many records are finished and could be cut.
+    fn ready_records(&self) -> usize {
+        self.partitions().map(|partition| partition.tracker.prefix_records()).sum()
     }
 
     /// Half of what may be in flight: the other half keeps the pool busy meanwhile.
@@ -162,40 +164,49 @@ impl<O> Core<O> {
     }
 
     fn cut(&mut self, actions: &mut Vec<Action<O>>) {
-        let mut room = self.cut_records_max();
-        let mut parts: Vec<(Span, Vec<Finished<O>>)> = Vec::new();
-        // Another partition is first each time, so that a full batch starves none for ever.
-        let count = self.slots.len();
-        let first = usize::try_from(self.totals.commits).unwrap_or(0) % count.max(1);
-        for at in (first..count).chain(0..first) {
-            if !self.slots[at].as_ref().is_some_and(|partition| self.is_cuttable(partition)) {
-                continue;
-            }
-            let partition = self.slots[at].as_mut().expect("checked above");
-            let Some(prefix) = partition.tracker.take(room) else {
+        let mut spans = Vec::new();
+        let mut finished = Vec::with_capacity(self.ready_records().min(self.cut_records_max()));
+        for (slot, records) in self.shares_of_cut() {
+            let partition = self.slots[slot].as_mut().expect("it has a share");
+            let Some(prefix) = partition.tracker.take(records, &mut finished) else {
                 continue;
             };
-            room -= prefix.finished.len();
-            partition.cut_records += prefix.finished.len();
+            partition.cut_records += prefix.records;
             partition.cut_bytes += prefix.bytes;
-            let span = Span {
+            spans.push(Span {
                 partition: partition.id.clone(),
                 epoch: partition.epoch,
                 first: prefix.first,
                 next: prefix.next,
-            };
-            parts.push((span, prefix.finished));
+            });
         }
-        if parts.is_empty() {
+        if spans.is_empty() {
             return;
         }
-        parts.sort_by(|a, b| a.0.partition.cmp(&b.0.partition));
-        let (spans, finished): (Vec<Span>, Vec<Vec<Finished<O>>>) = parts.into_iter().unzip();
-        let batch = Batch::new(spans, finished.into_iter().flatten().collect());
+        let batch = Batch::new(spans, finished);
         self.committing.ready_since = None;
         let (spans, records) = (batch.spans().to_vec(), batch.len());
         actions.push(Action::Tell(EngineEvent::Cut { spans, records }));
         self.send_commit(batch, actions);
+    }
+
+    /// Which partitions a cut takes from and how many records of each, sorted by partition.
+    fn shares_of_cut(&self) -> Vec<(usize, usize)> {
+        let mut room = self.cut_records_max();
+        let mut shares = Vec::new();
+        // Another partition is first each time, so that a full batch starves none for ever.
+        let count = self.slots.len();
+        let first = usize::try_from(self.totals.commits).unwrap_or(0) % count.max(1);
+        for slot in (first..count).chain(0..first) {
+            let partition = self.slots[slot].as_ref().filter(|p| self.is_cuttable(p));
+            if let Some(partition) = partition {
+                let records = partition.tracker.prefix_records().min(room);
+                room -= records;
+                shares.push((slot, records));
+            }
+        }
+        shares.sort_by_key(|(slot, _)| self.slots[*slot].as_ref().map(|partition| &partition.id));
+        shares
     }
 
     fn send_commit(&mut self, batch: Batch<O>, actions: &mut Vec<Action<O>>) {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::{Action, Core, Partition, Retry};
-use crate::batch::{DeadLetter, Outcome};
+use crate::batch::{DeadLetter, Outcome, Outputs};
 use crate::delivery::Guarantee;
 use crate::engine::observe::EngineEvent;
 use crate::engine::work::{Completion, Job, LaneKey, Said, Ticket};
@@ -12,12 +12,14 @@ use crate::error::Error;
 use crate::policy::{Then, Verdict};
 use crate::process::{Attempt, Failure};
 use crate::record::{Epoch, Offset, PartitionId};
+use crate::settings::Order;
 use crate::source::{Chunk, Position};
 
 impl<O> Core<O> {
     pub(super) fn on_records(&mut self, chunk: Chunk) {
         let now = self.now;
         let admit_first = self.config.guarantee == Guarantee::AtMostOnce;
+        let needs_key = self.config.order == Order::ByKey;
         let Some(&slot) = self.index.get(&chunk.partition) else {
             return;
         };
@@ -34,7 +36,7 @@ impl<O> Core<O> {
             partition.credit_bytes = partition.credit_bytes.saturating_sub(bytes);
             self.totals.records_in += 1;
             self.totals.bytes_in += bytes as u64;
-            let key = record.key.clone();
+            let key = if needs_key { record.key.clone() } else { None };
             let Some(seq) = partition.tracker.deliver(record, now) else {
                 self.totals.out_of_order += 1;
                 continue;
@@ -140,25 +142,17 @@ impl<O> Core<O> {
                     self.ready.push_back(key);
                 }
                 Said::Attempt(Attempt::Done(outputs)) => {
-                    partition.tracker.called(seq);
+                    self.totals.outputs += outputs.as_ref().map_or(0, Outputs::len) as u64;
                     let outcome = outputs.map_or(Outcome::Filtered, Outcome::Emit);
-                    if let Outcome::Emit(outputs) = &outcome {
-                        self.totals.outputs += outputs.len() as u64;
+                    partition.tracker.succeed(seq, outcome);
+                    if partition.lanes.finish_front(key.lane) {
+                        self.ready.push_back(key);
                     }
-                    self.finish_front(key, seq, outcome);
                 }
                 Said::Attempt(Attempt::Failed(failure)) => {
                     self.on_failure(key, seq, failure, actions);
                 }
             }
-        }
-    }
-
-    fn finish_front(&mut self, key: LaneKey, seq: u64, outcome: Outcome<O>) {
-        let partition = self.slots[key.slot as usize].as_mut().expect("looked up by the caller");
-        partition.tracker.finish(seq, outcome);
-        if partition.lanes.finish_front(key.lane) {
-            self.ready.push_back(key);
         }
     }
 
@@ -173,7 +167,7 @@ impl<O> Core<O> {
         let jitter = self.chance();
         let partition = self.slots[key.slot as usize].as_mut().expect("looked up by the caller");
         partition.lanes.end_run(key.lane);
-        let Some((record, attempts)) = partition.tracker.called(seq) else {
+        let Some((record, attempts)) = partition.tracker.failed(seq) else {
             return;
         };
         let record = record.coordinates();

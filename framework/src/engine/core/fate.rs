@@ -98,27 +98,29 @@ impl<O> Core<O> {
             self.committing.records_max.map(|most| most.saturating_add(most.div_ceil(8)));
         self.totals.commits += 1;
         self.totals.committed_records += batch.len() as u64;
-        for done in batch.finished() {
-            match &done.outcome {
-                Outcome::Emit(outputs) => self.totals.committed_outputs += outputs.len() as u64,
-                Outcome::Filtered => self.totals.committed_filtered += 1,
-                Outcome::Dead(_) => {}
+        let (spans, finished) = batch.into_parts();
+        let mut finished = finished.into_iter().peekable();
+        let mut positions = Vec::with_capacity(spans.len());
+        for span in spans {
+            // One pass over what is long out of the processor's caches: counted and dropped at once.
+            let (mut records, mut bytes) = (0, 0);
+            while let Some(done) = finished.next_if(|f| f.record.partition == span.partition) {
+                match &done.outcome {
+                    Outcome::Emit(outputs) => self.totals.committed_outputs += outputs.len() as u64,
+                    Outcome::Filtered => self.totals.committed_filtered += 1,
+                    Outcome::Dead(_) => {}
+                }
+                records += 1;
+                bytes += done.record.size_bytes();
             }
-        }
-        let mut positions = Vec::new();
-        let mut rest = batch.finished();
-        for span in batch.spans() {
-            let of_span = rest.iter().take_while(|f| f.record.partition == span.partition).count();
-            let (stored, behind) = rest.split_at(of_span);
-            rest = behind;
             let Some((_, partition)) = self.current(&span.partition, span.epoch) else {
                 continue;
             };
             partition.committed = span.next;
             partition.has_stored = true;
-            partition.cut_records -= stored.len();
-            partition.cut_bytes -= stored.iter().map(|f| f.record.size_bytes()).sum::<usize>();
-            positions.push(Position { partition: span.partition.clone(), next: span.next });
+            partition.cut_records -= records;
+            partition.cut_bytes -= bytes;
+            positions.push(Position { partition: span.partition, next: span.next });
         }
         if self.config.progress == Progress::Sink && !positions.is_empty() {
             actions.push(Action::Mirror(positions));

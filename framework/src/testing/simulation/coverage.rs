@@ -25,7 +25,7 @@ kinds! {
     ClaimFailed, ClaimAnswerLost, ClaimWaited, Terminated, ResolveFailed, ResolvedInPart, StartStored, Added,
     MoveAborted, MoveInDoubt, ProofRefused, ProofAccepted,
     // Work.
-    StaleResult, StaleChunk, Retried, DeadLettered, Filtered, Hung, SkippedByOperator,
+    StaleResult, StaleChunk, TurnOver, Retried, DeadLettered, Filtered, Hung, SkippedByOperator,
     SkippedByPolicy, HoleBehind, OnlyHoles, Oversize, PartitionFailed,
     // The handle.
     SoughtBack, SoughtForward, SeekRefused, Paused, PausedAndRegained, Stopped, StoppedLate,

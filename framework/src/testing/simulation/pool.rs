@@ -1,7 +1,7 @@
 //! A pool without threads: jobs go on in a random order, one call at a time per worker.
 //!
 //! It keeps the promises of the real one: it looks at the gate before each record, ends a run at
-//! the first failure, and says nothing more of a job that was written off. It checks what the core
+//! the first failure or when its turn is over, and says nothing more of a job that was written off. It checks what the core
 //! must keep: records of one lane never run at the same time, and never out of order.
 
 use std::collections::BTreeMap;
@@ -113,7 +113,11 @@ impl Pool {
             false => job.waiting.pop_front(),
         };
         let ticket = ticket.expect("a job without records is removed");
-        if job.gate.is_closed() {
+        let turn_is_over = ticket.seq > job.first && shared.chance.below(8) == 0;
+        if turn_is_over {
+            shared.cover.saw(Seen::TurnOver);
+        }
+        if turn_is_over || job.gate.is_closed() {
             let (key, seq) = (job.key, ticket.seq);
             self.finished.push(Completion { key, seq, said: Said::NotStarted });
             self.jobs.swap_remove(at);
