@@ -6,6 +6,7 @@
 
 mod coverage;
 mod dice;
+mod ledger;
 mod mixed;
 mod nemesis;
 mod run;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Outcome, SESSION, Schedule, Servers, Torture, Wires, torture};
+use super::{Outcome, SESSION, Schedule, Servers, Torture, Wires, ledger, torture};
 use crate::audit::{Compared, Evidence, Rules, audit};
 use crate::fleet::{Orders, Scene, Store};
 use crate::servers::{Kafka, KafkaOptions, Postgres, PostgresOptions, unique};
@@ -135,7 +135,12 @@ impl Session {
             servers,
             scene: &self.scene,
         };
-        let mut outcome = torture(&run, self.copiers(length)?).await?;
+        let (mut outcome, ()) = match &self.scene.store {
+            Store::Postgres(url) => {
+                tokio::try_join!(torture(&run, self.copiers(length)?), ledger::keep(url))?
+            }
+            _ => (torture(&run, self.copiers(length)?).await?, ()),
+        };
         println!("{:?}, seed {}: {outcome}", self.kind, length.seed);
         if self.kafka.lost_markers().await? {
             return Ok((outcome, Verdict::Unknown));
@@ -161,6 +166,9 @@ impl Session {
             let so_far = so_far.map_err(anyhow::Error::msg);
             let so_far = so_far.with_context(|| format!("snapshot {number}"))?;
             println!("in the middle of it {} records were done, and right", so_far.done);
+        }
+        if let Store::Postgres(url) = &self.scene.store {
+            ledger::check(url).await?;
         }
         let overlap = outcome.trail.overlap();
         ensure!(overlap.is_none(), "two commits stored the same: {overlap:?}");
