@@ -11,7 +11,7 @@ use tidegate::{Cause, Error};
 use tidegate_sql::{Failure, Fate};
 use tokio::time::{sleep, timeout};
 
-use crate::error::before;
+use crate::error::connecting;
 use crate::settings::{Server, Settings};
 
 /// How long one attempt to connect may take.
@@ -63,7 +63,7 @@ pub(crate) async fn connect(
         Ok((conn, row))
     };
     let (conn, row) = match timeout(CONNECT_MAX, attempt).await {
-        Ok(result) => result.map_err(before)?,
+        Ok(result) => result.map_err(|error| connecting(error, server.is_socket()))?,
         Err(_) => {
             let cause = Cause::new(format_args!("{server} does not answer"));
             return Err(Failure::new(Fate::Reconnect, cause));

@@ -1,5 +1,7 @@
 //! The one table from PostgreSQL's error codes to fates.
 
+use std::io::ErrorKind;
+
 use sqlx::Error as SqlError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tidegate::Cause;
@@ -20,6 +22,25 @@ pub(crate) fn failure(error: &SqlError, phase: Phase) -> Failure {
 /// A failure before anything was sent that could commit.
 pub(crate) fn before(error: SqlError) -> Failure {
     failure(&error, Phase::BeforeCommit)
+}
+
+/// A connection that could not be made. A certificate that is not believed now will not be in a
+/// second either, although the client calls it a failure of the network; and so with a file of a
+/// certificate that is not there. (A socket that is not there may come.)
+pub(crate) fn connecting(error: SqlError, by_socket: bool) -> Failure {
+    let text = error.to_string();
+    let remedy = match &error {
+        SqlError::Io(io) if io.kind() == ErrorKind::NotFound && !by_socket => {
+            "a file that the URL names by `sslrootcert`, `sslcert` or `sslkey` is missing"
+        }
+        SqlError::Io(io) if io.kind() == ErrorKind::InvalidData && text.contains("certificate") => {
+            "the URL says by `sslrootcert` who must have signed the server's certificate, and its \
+             host must be the one that is certified"
+        }
+        SqlError::Tls(_) => "look at what the URL says by `sslmode` and `sslrootcert`",
+        _ => return before(error),
+    };
+    Failure::new(Fate::Operator, Cause::new(format_args!("TLS: {text}; {remedy}")))
 }
 
 /// What a failed step means. What is not recognised is in doubt.
@@ -184,6 +205,24 @@ mod tests {
             let fate = |phase| fate_of_code(code, "", ends, phase);
             assert_eq!(fate(Phase::BeforeCommit), before, "{code}");
             assert_eq!(fate(Phase::CommitSent), after, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_waiting_does_not_mend_about_tls_is_for_the_operator() {
+        let io = |kind, text: &str| SqlError::Io(std::io::Error::new(kind, text.to_owned()));
+        let unknown = "invalid peer certificate: UnknownIssuer";
+        for (error, by_socket, fate, says) in [
+            (io(ErrorKind::InvalidData, unknown), false, Operator, "sslrootcert"),
+            (io(ErrorKind::NotFound, "no such file"), false, Operator, "is missing"),
+            (io(ErrorKind::NotFound, "no such file"), true, Reconnect, ""),
+            (io(ErrorKind::ConnectionRefused, "refused"), false, Reconnect, ""),
+            (io(ErrorKind::InvalidData, "corrupt message"), false, Reconnect, ""),
+            (SqlError::Tls("server does not support TLS".into()), false, Operator, "sslmode"),
+        ] {
+            let failure = connecting(error, by_socket);
+            assert_eq!(failure.fate, fate, "{}", failure.cause);
+            assert!(failure.cause.to_string().contains(says), "{}", failure.cause);
         }
     }
 

@@ -30,6 +30,7 @@
 //! This module knows nothing of Tidegate: it must not, or it could not be its witness.
 
 mod admin;
+mod certificates;
 #[cfg(feature = "containers")]
 mod containers;
 mod kafka;
@@ -45,6 +46,7 @@ mod reaper;
 mod secure;
 pub(crate) mod supervisor;
 
+pub use certificates::Certificates;
 pub use kafka::{Kafka, KafkaOptions};
 pub use postgres::{Postgres, PostgresOptions};
 pub use provider::Provider;

@@ -1,12 +1,9 @@
-//! A listener with TLS and SASL, and certificates to check it by.
+//! A listener with TLS and SASL.
 
-use anyhow::{Context, Result, ensure};
+use super::certificates::Certificates;
+use anyhow::Result;
 use rdkafka::ClientConfig;
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use tempfile::TempDir;
 
 /// The user that the broker knows by SCRAM and PLAIN; `scripts/lib-servers.sh` writes the SCRAM one down.
 const USER: &str = "tidegate";
@@ -18,68 +15,12 @@ const SECURITY: &str = "org.apache.kafka.common.security";
 #[derive(Debug)]
 pub struct Secure {
     port: u16,
-    authority: String,
-    chain: String,
-    key: String,
+    certificates: Certificates,
 }
 
 impl Secure {
-    /// Makes an authority and a certificate for 127.0.0.1 that it has signed.
     pub(super) fn new(port: u16) -> Result<Self> {
-        let dir = TempDir::with_prefix("tidegate-tls-")?;
-        let key = [
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-config",
-            "openssl.cnf",
-        ];
-        let authority = [
-            "-x509",
-            "-days",
-            "3650",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.pem",
-            "-extensions",
-            "authority",
-        ];
-        let server = [
-            "-new",
-            "-subj",
-            "/CN=tidegate test broker",
-            "-keyout",
-            "server.key",
-            "-out",
-            "server.csr",
-        ];
-        let sign = [
-            "-req",
-            "-in",
-            "server.csr",
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "3650",
-        ];
-        let signed = ["-extfile", "openssl.cnf", "-extensions", "server", "-out", "server.pem"];
-        fs::write(dir.path().join("openssl.cnf"), OPENSSL_CNF)?;
-        openssl(dir.path(), &[&["req"], &key[..], &authority].concat())?;
-        openssl(dir.path(), &[&["req"], &key[..], &server].concat())?;
-        openssl(dir.path(), &[&["x509"], &sign[..], &signed].concat())?;
-        let read = |name: &str| fs::read_to_string(dir.path().join(name));
-        Ok(Self {
-            port,
-            authority: read("ca.pem")?,
-            chain: read("server.pem")?,
-            key: read("server.key")?,
-        })
+        Ok(Self { port, certificates: Certificates::new()? })
     }
 
     /// `host:port` of the secure listener.
@@ -91,7 +32,7 @@ impl Secure {
     /// The certificate of the authority that signed the broker's, as PEM. No other is trusted by it.
     #[must_use]
     pub fn authority(&self) -> &str {
-        &self.authority
+        &self.certificates.authority
     }
 
     /// The user's name, for SCRAM and PLAIN.
@@ -114,7 +55,7 @@ impl Secure {
             .set("bootstrap.servers", self.bootstrap())
             .set("security.protocol", "SASL_SSL")
             .set("sasl.mechanism", mechanism)
-            .set("ssl.ca.pem", &self.authority);
+            .set("ssl.ca.pem", &self.certificates.authority);
         if mechanism == "OAUTHBEARER" {
             config.set("enable.sasl.oauthbearer.unsecure.jwt", "true");
             config.set("sasl.oauthbearer.config", format!("principal={USER}"));
@@ -144,8 +85,8 @@ impl Secure {
             ("plain.sasl.jaas.config", plain),
             ("oauthbearer.sasl.jaas.config", bearer),
             ("ssl.keystore.type", "PEM".to_owned()),
-            ("ssl.keystore.certificate.chain", one_line(&self.chain)),
-            ("ssl.keystore.key", one_line(&self.key)),
+            ("ssl.keystore.certificate.chain", one_line(&self.certificates.chain)),
+            ("ssl.keystore.key", one_line(&self.certificates.key)),
         ];
         settings
             .into_iter()
@@ -176,28 +117,3 @@ impl Secure {
 fn one_line(pem: &str) -> String {
     pem.trim_end().replace('\n', "\\n")
 }
-
-fn openssl(dir: &Path, arguments: &[&str]) -> Result<()> {
-    let mut command = Command::new("openssl");
-    let output = command.current_dir(dir).args(arguments).stdin(Stdio::null()).output();
-    let output =
-        output.context("no openssl to make certificates with: install the package `openssl`")?;
-    ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
-const OPENSSL_CNF: &str = "
-[req]
-distinguished_name = name
-prompt = no
-[name]
-CN = tidegate test authority
-[authority]
-basicConstraints = critical, CA:TRUE
-keyUsage = critical, keyCertSign
-subjectKeyIdentifier = hash
-[server]
-basicConstraints = CA:FALSE
-subjectAltName = IP:127.0.0.1, DNS:localhost
-extendedKeyUsage = serverAuth
-";
