@@ -89,8 +89,24 @@ pub async fn load<'a>(
     producer.init_transactions(ANSWER)?;
     producer.begin_transaction()?;
     send(&producer, topic, records)?;
-    producer.commit_transaction(ANSWER).with_context(|| format!("topic {topic}"))
+    producer.commit_transaction(ANSWER).with_context(|| format!("topic {topic}"))?;
+    visible(bootstrap, topic)
 }
+
+/// Waits until readers of committed data see all there is: a commit is answered before its markers are written.
+fn visible(bootstrap: &str, topic: &str) -> Result<()> {
+    let begun = Instant::now();
+    while ends(bootstrap, topic)?
+        != ends_of(client(bootstrap).set(ISOLATION, "read_uncommitted"), topic)?
+    {
+        ensure!(begun.elapsed() < ANSWER, "topic {topic}: a transaction does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Whether records of open transactions count.
+const ISOLATION: &str = "isolation.level";
 
 fn producer(mut config: ClientConfig) -> Result<BaseProducer<Deliveries>> {
     config.set("partitioner", "murmur2_random");
@@ -123,15 +139,17 @@ fn send<'a>(
     }
 }
 
-/// The end of each partition: the offset that the next record gets.
+/// The end of each partition for readers of committed data.
 ///
 /// # Errors
 /// If the broker does not answer, or does not know the topic.
 pub fn ends(bootstrap: &str, topic: &str) -> Result<BTreeMap<PartitionId, Offset>> {
-    let consumer: BaseConsumer = client(bootstrap).create()?;
-    let metadata = consumer
-        .fetch_metadata(Some(topic), ANSWER)
-        .with_context(|| format!("no Kafka answers at {bootstrap}"))?;
+    ends_of(client(bootstrap).set(ISOLATION, "read_committed"), topic)
+}
+
+fn ends_of(client: &ClientConfig, topic: &str) -> Result<BTreeMap<PartitionId, Offset>> {
+    let consumer: BaseConsumer = client.create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER).context("no Kafka answers")?;
     let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
     ensure!(!partitions.is_empty(), "topic {topic} has no partitions yet");
     let mut ends = BTreeMap::new();
