@@ -8,8 +8,9 @@ use crate::batch::{Batch, Span};
 use crate::engine::observe::EngineEvent;
 use crate::record::{Epoch, PartitionId};
 
-/// When nothing is running, a cut waits only this long after the one before: short transactions
-/// cost the broker more than they are worth.
+/// When nothing is running, a cut waits only this long after the end of the commit before. Short
+/// transactions cost the broker more than they are worth, and one that follows another at once, while
+/// the broker still ends that, is told to come back after 20 ms.
 const IDLE_GAP: Duration = Duration::from_millis(5);
 /// At most one commit is out; the next cut gathers meanwhile.
 pub(super) struct Committing<O> {
@@ -25,7 +26,7 @@ pub(super) struct Committing<O> {
     pub(super) claim_at: Duration,
     /// Since when something could be cut.
     pub(super) ready_since: Option<Duration>,
-    pub(super) last_sent: Duration,
+    pub(super) last_ended: Duration,
     /// Nothing more is cut; what is kept is still committed.
     pub(super) closing: bool,
     /// An operator must act: nothing is committed any more.
@@ -48,7 +49,7 @@ impl<O> Default for Committing<O> {
             doubt: None,
             claim_at: Duration::ZERO,
             ready_since: None,
-            last_sent: Duration::ZERO,
+            last_ended: Duration::ZERO,
             closing: false,
             closed: false,
         }
@@ -104,8 +105,9 @@ impl<O> Core<O> {
         if self.is_hurried() || ready >= self.cut_records_max() {
             return Some(self.now);
         }
-        let idle = self.committing.last_sent + IDLE_GAP.min(interval);
-        Some(if open == 0 && ready > 0 { idle.min(since + interval) } else { since + interval })
+        let is_idle = open == 0 && ready > 0;
+        let after_gap = self.committing.last_ended + IDLE_GAP.min(interval);
+        Some(if is_idle { after_gap } else { since + interval })
     }
 
     /// How many records are finished and could be cut.
@@ -211,7 +213,6 @@ impl<O> Core<O> {
 
     fn send_commit(&mut self, batch: Batch<O>, actions: &mut Vec<Action<O>>) {
         self.sink_busy = true;
-        self.committing.last_sent = self.now;
         self.committing.out = Some(Out { spans: batch.spans().to_vec(), sent: self.now });
         actions.push(Action::Commit(batch));
     }

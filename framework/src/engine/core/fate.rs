@@ -26,6 +26,7 @@ impl<O> Core<O> {
         actions: &mut Vec<Action<O>>,
     ) {
         self.sink_busy = false;
+        self.committing.last_ended = self.now;
         let sent = self.committing.out.take().map_or(self.now, |out| out.sent);
         let (name, detail) = fate_words(&fate);
         actions.push(Action::Tell(EngineEvent::CommitEnded {

@@ -100,6 +100,19 @@ fn finished_work_is_cut_after_the_interval_at_the_latest() {
 }
 
 #[test]
+fn the_next_commit_of_an_idle_engine_comes_a_moment_after_the_end_of_the_one_before() {
+    let mut rig = Rig::start(&[0]);
+    rig.process(0, [0]);
+    rig.process(0, [1]);
+    assert_eq!(rig.commits.len(), 1, "the first is still out");
+    rig.commit_ends(Fate::Committed);
+    assert_eq!(rig.commits.len(), 0, "at once it would be told to come back");
+    assert_eq!(rig.core.wake_at(), Some(rig.now + ms(5)));
+    rig.wait(5);
+    assert_eq!(rig.commits.len(), 1);
+}
+
+#[test]
 fn a_hand_over_in_the_same_step_leaves_no_wake_up_behind() {
     let mut rig = Rig::start(&[0]);
     rig.assign(&[1], 10_000);
