@@ -5,6 +5,10 @@ mod support;
 
 #[path = "real/admin.rs"]
 mod admin;
+#[path = "real/conformance.rs"]
+mod conformance;
+#[path = "real/process.rs"]
+mod process;
 #[path = "real/rebalance.rs"]
 mod rebalance;
 #[path = "real/sink.rs"]
