@@ -187,13 +187,11 @@ impl TransactionalProducer {
             .await
     }
 
-    /// Sends everything out, as far as the broker takes it, and aborts.
-    pub(crate) async fn flush_and_abort(&self, timeout: Duration) -> Ended {
-        self.call(Call::Abort, move |producer| {
-            if let Err(code) = ffi::flush(producer, timeout) {
-                tracing::debug!(?code, "flush failed");
-            }
-            aborted(producer)
+    /// Sends everything out and aborts; fails if a message did not arrive.
+    pub(crate) async fn flush_and_abort(&self) -> Ended {
+        self.call(Call::Abort, |producer| match delivered(producer) {
+            Delivered::All => aborted(producer),
+            Delivered::Some => settle(producer, Call::Delivery, not_delivered()),
         })
         .await
     }
@@ -254,14 +252,7 @@ fn finish(
     let offsets_took = begun.elapsed();
     metrics::phase("offsets", offsets_took);
     if delivered(producer) == Delivered::Some {
-        let failure = Failure {
-            code: Code::State,
-            fatal: false,
-            retriable: false,
-            abort: true,
-            text: "a message was not delivered".into(),
-        };
-        return settle(producer, Call::Delivery, failure);
+        return settle(producer, Call::Delivery, not_delivered());
     }
     let result = ffi::commit_transaction(producer);
     let took = begun.elapsed();
@@ -302,6 +293,17 @@ fn delivered(producer: &Producer) -> Delivered {
         if flushed != Err(Code::OperationTimedOut) {
             return Delivered::All;
         }
+    }
+}
+
+/// What is said of a transaction whose messages did not all arrive; which ones is in the notes.
+fn not_delivered() -> Failure {
+    Failure {
+        code: Code::State,
+        fatal: false,
+        retriable: false,
+        abort: true,
+        text: "a message was not delivered".into(),
     }
 }
 

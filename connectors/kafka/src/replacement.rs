@@ -117,6 +117,10 @@ impl Open {
         let mut config = self.config.clone();
         if self.one_by_one > 0 {
             config.set("batch.num.messages", "1");
+            // Sets already sent behind the one that is refused come back as out of order, are
+            // queued again after the abort has emptied the queue, and hold the abort up until
+            // they run out of time (librdkafka 2.12.1): nearly the whole time of the transaction.
+            config.set("max.in.flight.requests.per.connection", "1");
         }
         let why = self.why;
         let id = &self.transactional_id;
@@ -170,6 +174,11 @@ impl Open {
     pub(crate) fn expect_one_by_one(&mut self, commits: u32) {
         self.lose(Why::Size);
         self.one_by_one = commits;
+    }
+
+    /// Replaces the producer by one of the same kind.
+    pub(crate) async fn renew(&mut self) -> Result<(), SinkError> {
+        self.send_one_by_one(self.one_by_one).await
     }
 
     pub(crate) fn sends_one_by_one(&self) -> bool {

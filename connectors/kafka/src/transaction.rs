@@ -47,7 +47,9 @@ impl KafkaSink {
         };
         let offsets = list(spans.iter().map(|span| (&span.partition, span.next)));
         let ended = producer(&mut self.open)?.finish(offsets, membership.metadata).await;
-        self.conclude(ended, Some(batch))?;
+        let said = self.conclude(ended, Some(batch));
+        self.renew_after(&said).await;
+        said?;
         let open = opened(&mut self.open)?;
         if open.committed()
             && let Err(error) = open.send_one_by_one(0).await
@@ -66,11 +68,22 @@ impl KafkaSink {
         }
         self.begin().await?;
         self.send(batch).await?;
-        let timeout = opened(&mut self.open)?.times.transaction / 2;
-        let ended = producer(&mut self.open)?.flush_and_abort(timeout).await;
-        let undelivered = self.undelivered(batch);
-        self.conclude(ended, None)?;
-        undelivered.map_or(Ok(()), Err)
+        let ended = producer(&mut self.open)?.flush_and_abort().await;
+        let said = self.conclude(ended, Some(batch));
+        self.renew_after(&said).await;
+        said
+    }
+
+    /// A message that the broker refused counts in librdkafka's sequence and not in the broker's:
+    /// the next transaction of this producer would come back as out of order.
+    async fn renew_after(&mut self, said: &Result<(), CommitError>) {
+        let is_refused = matches!(said, Err(CommitError::Rejected(_)));
+        if let Some(open) = self.open.as_mut().filter(|open| is_refused && open.sends_one_by_one())
+            && let Err(error) = open.renew().await
+        {
+            // Nothing is stored; the next call finds no producer and asks for a claim.
+            tracing::warn!(%error, "a producer could not be replaced");
+        }
     }
 
     pub(crate) async fn store_positions(&mut self, moves: &[Move]) -> Result<(), CommitError> {

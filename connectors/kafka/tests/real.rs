@@ -5,8 +5,12 @@ mod support;
 
 #[path = "real/admin.rs"]
 mod admin;
+#[path = "real/conformance.rs"]
+mod conformance;
 #[path = "real/ends.rs"]
 mod ends;
+#[path = "real/process.rs"]
+mod process;
 #[path = "real/rebalance.rs"]
 mod rebalance;
 #[path = "real/sink.rs"]

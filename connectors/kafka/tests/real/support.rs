@@ -153,6 +153,8 @@ pub(crate) fn read_isolated(topic: &str, isolation: &str) -> Vec<Read> {
         .set("group.id", unique("reader"))
         .set("isolation.level", isolation)
         .set("enable.partition.eof", "true")
+        // The end is seen where the broker has nothing for so long: also while others write.
+        .set("fetch.wait.max.ms", "1")
         .set("auto.offset.reset", "earliest")
         .create()
         .expect("a consumer");

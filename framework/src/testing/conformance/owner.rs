@@ -10,10 +10,10 @@ use crate::sink::{
     TransactionalSink,
 };
 
-/// How often a claim is repeated that was put off.
-const CLAIMS_MAX: u32 = 40;
+/// How often a claim is repeated that was put off, and a commit that was aborted.
+const REPETITIONS_MAX: u32 = 40;
 /// How long to wait in between.
-const CLAIM_PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How the kit opens sinks.
 pub(super) fn context(dead_letters: DeadLetters) -> SinkContext {
@@ -84,15 +84,15 @@ where
     S: TransactionalSink,
 {
     let mut last = None;
-    for _ in 0..CLAIMS_MAX {
+    for _ in 0..REPETITIONS_MAX {
         match try_resume(harness, sink, partitions).await {
             Ok(nexts) => return nexts,
             Err(SinkError::Retry(cause)) => last = Some(cause),
             Err(other) => panic!("a claim is answered or put off: {other}"),
         }
-        tokio::time::sleep(CLAIM_PAUSE).await;
+        tokio::time::sleep(PAUSE).await;
     }
-    panic!("a claim was put off {CLAIMS_MAX} times: {last:?}");
+    panic!("a claim was put off {REPETITIONS_MAX} times: {last:?}");
 }
 
 /// As [`resume`], without patience.
@@ -137,12 +137,23 @@ pub(super) fn at(stored: &Stored) -> i64 {
     }
 }
 
-pub(super) async fn commit<H: Harness, S: TransactionalSink<Output = OutputOf<H>>>(
-    sink: &mut S,
-    batch: Batch<OutputOf<H>>,
-    _: &H,
-) {
-    sink.commit(&batch).await.expect("a batch of the owner, in its place, is stored");
+/// Commits as the engine does: the same batch again while the store says that nothing was stored and
+/// that it may work next time.
+pub(super) async fn commit<H, S>(sink: &mut S, batch: Batch<OutputOf<H>>, _: &H)
+where
+    H: Harness,
+    S: TransactionalSink<Output = OutputOf<H>>,
+{
+    let mut last = None;
+    for _ in 0..REPETITIONS_MAX {
+        match sink.commit(&batch).await {
+            Ok(()) => return,
+            Err(CommitError::Aborted(cause)) if !cause.is_for_operator() => last = Some(cause),
+            Err(error) => panic!("a batch of the owner, in its place, is stored: {error}"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    panic!("a commit was aborted {REPETITIONS_MAX} times: {last:?}");
 }
 
 /// Asserts that a store refused what somebody asked for who is not the owner, or not there.

@@ -3,17 +3,20 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::batches::{Cut, assert_whole, coordinates, cut, number, numbers, sorted};
-use super::super::harness::{Ability, Harness, View};
+use super::super::harness::{Ability, Harness, OutputOf, View};
 use super::super::owner::{assert_fenced, commit, context, owner, resume};
-use crate::batch::{Outcome, Outputs};
+use crate::batch::{Batch, Outcome, Outputs};
 use crate::delivery::{Fate, Found, find_culprit};
-use crate::record::Offset;
-use crate::sink::{CommitError, DeadLetters, SinkError, TransactionalSink};
+use crate::record::{Coordinates, Offset};
+use crate::sink::{CommitError, DeadLetters, Rejection, SinkError, TransactionalSink};
 
 /// Snapshots of a moving store that a reader must have taken for the promise to be looked at.
 const GLIMPSES: usize = 8;
 /// Commits after which a reader that never saw the store move is the harness's mistake.
 const COMMITS_MAX: i64 = 5_000;
+
+/// How often the same batch is sent, or probed, until the store says which record is at fault.
+const ATTEMPTS_MAX: u32 = 10;
 
 /// Records that were set aside are stored if and only if their batch is.
 pub async fn dead_letters_commit_with_the_batch<H: Harness>(harness: &H) {
@@ -134,23 +137,12 @@ pub async fn a_rejected_record_can_be_found_and_its_neighbours_commit<H: Harness
             .record(culprit_at, refused)
             .one_each(0, culprit_at + 1..7)
             .batch();
-        match sink.commit(&batch).await {
-            Err(CommitError::Rejected(rejection)) => {
-                if let Some(record) = rejection.record {
-                    assert_eq!(record, coordinates(harness, 0, culprit_at), "the record it names");
-                }
-            }
-            other => panic!("the data of {culprit_at} is refused, got {other:?}"),
+        if let Some(record) = rejected(harness, &mut sink, &batch).await.record {
+            assert_eq!(record, coordinates(harness, 0, culprit_at), "the record it names");
         }
         assert_eq!(harness.view().await.outputs, [0; 0], "of a refused batch");
-        // The engine's own search.
-        let (_, found) = find_culprit(&mut sink, batch).await;
-        match found {
-            Found::Record(Fate::Rejected { record, .. }) => {
-                assert_eq!(record, coordinates(harness, 0, culprit_at), "what the probes say");
-            }
-            other => panic!("probes find the record at {culprit_at}, got {other:?}"),
-        }
+        let found = searched(harness, &mut sink, batch).await;
+        assert_eq!(found, coordinates(harness, 0, culprit_at), "what the probes say");
         assert_eq!(resume(harness, &mut sink, &[0]).await, [0]);
     }
     let rest = Cut::new(harness).span(0, 0..7).one_each(0, 0..3);
@@ -161,4 +153,45 @@ pub async fn a_rejected_record_can_be_found_and_its_neighbours_commit<H: Harness
     assert_eq!(sorted(&view.outputs), neighbours);
     assert_eq!(view.progress.get(&harness.partition(0)), Some(&Offset::new(7)));
     sink.close().await;
+}
+
+/// Why the store refuses this batch. It may need several attempts to say so, as long as nothing is
+/// stored.
+async fn rejected<H: Harness>(
+    harness: &H,
+    sink: &mut H::Sink,
+    batch: &Batch<OutputOf<H>>,
+) -> Rejection {
+    for _ in 0..ATTEMPTS_MAX {
+        match sink.commit(batch).await {
+            Err(CommitError::Rejected(rejection)) => return rejection,
+            Err(CommitError::InDoubt(_)) => {
+                assert_eq!(resume(harness, sink, &[0]).await, [0], "nothing was stored");
+            }
+            Err(CommitError::Aborted(cause)) if !cause.is_for_operator() => {}
+            other => panic!("the data is refused, got {other:?}"),
+        }
+    }
+    panic!("not said in {ATTEMPTS_MAX} attempts that the data is refused");
+}
+
+/// The record that the engine's own search finds by probes.
+async fn searched<H: Harness>(
+    harness: &H,
+    sink: &mut H::Sink,
+    mut batch: Batch<OutputOf<H>>,
+) -> Coordinates {
+    for _ in 0..ATTEMPTS_MAX {
+        let found;
+        (batch, found) = find_culprit(sink, batch).await;
+        match found {
+            Found::Record(Fate::Rejected { record, .. }) => return record,
+            Found::Failed(Fate::Aborted(_)) => {}
+            Found::Failed(Fate::InDoubt(_)) => {
+                assert_eq!(resume(harness, sink, &[0]).await, [0], "a probe stored something");
+            }
+            other => panic!("probes find the record, got {other:?}"),
+        }
+    }
+    panic!("probes found no record in {ATTEMPTS_MAX} attempts");
 }
