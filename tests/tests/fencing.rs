@@ -13,7 +13,7 @@ use tidegate_tests::audit::{DeadValues, Rules};
 use tidegate_tests::fleet::staged::{
     SOON, commit_in_flight, commits, copier, finish, finish_by, rules, slow,
 };
-use tidegate_tests::fleet::{Mix, Orders, Planned, Scene, Store, generate, produce, until};
+use tidegate_tests::fleet::{Copier, Mix, Orders, Planned, Scene, Store, generate, produce, until};
 use tidegate_tests::readers::{open_transactions, read_ends};
 use tidegate_tests::servers::{
     self, Kafka, KafkaOptions, Postgres, PostgresOptions, Shared, unique,
@@ -164,23 +164,54 @@ async fn killed_at_kafka() -> Result<()> {
 #[tokio::test]
 async fn an_heir_ends_the_backend_of_a_writer_stopped_inside_its_transaction() -> Result<()> {
     let shared = servers::shared().await?;
-    let scene = scene(shared, "postgres", generate(5, 40_000, 1, Mix::PLAIN)).await?;
+    let scene = scene(shared, "postgres", generate(5, 150_000, 1, Mix::PLAIN)).await?;
     let Store::Postgres(url) = scene.store.clone() else { unreachable!("asked for") };
     // Batches too large for one statement: only then is a transaction open between two of them.
     let large = |orders: Orders| {
         orders
             .flag("--commit-interval-ms", "4000")
-            .flag("--commit-records", "30000")
-            .flag("--in-flight", "60000")
+            .flag("--commit-records", "15000")
+            .flag("--in-flight", "30000")
     };
     let (mut first, mut second) = (large(copier(&scene, "stopped")), large(copier(&scene, "heir")));
-    // The copier's compare, its last statement, waits for this row; its results are written by then.
     let mut stopped = first.start()?;
     until("the claim", SOON, async || Ok(first.trail_so_far()?.count("start") > 0)).await?;
-    let mut holder = PgConnection::connect(&url).await?;
-    sqlx::raw_sql("begin; select from tidegate.progress for update").execute(&mut holder).await?;
-    commit_in_flight(&mut stopped, &first).await?;
     let mut looker = PgConnection::connect(&url).await?;
+    let mut pid = stop_inside_its_transaction(&url, &mut stopped, &first).await?;
+    for _ in 0..4 {
+        if pid.is_some() {
+            break;
+        }
+        // That batch was one statement; the next one has what gathered meanwhile.
+        stopped.signal("CONT")?;
+        pid = stop_inside_its_transaction(&url, &mut stopped, &first).await?;
+    }
+    let pid = pid.context("no transaction of several statements was caught")?;
+    let mut heir = second.start()?;
+    commits(&mut heir, &second, 1).await.context("behind a stopped transaction")?;
+    let left: Option<String> =
+        sqlx::query_scalar(STATE).bind(pid).fetch_optional(&mut looker).await?;
+    ensure!(left.is_none(), "the heir went on although the backend is {left:?}");
+    stopped.signal("CONT")?;
+    finish(&scene, vec![stopped, heir]).await?;
+    scene.passed();
+    Ok(())
+}
+
+/// What a backend does.
+const STATE: &str = "select state from pg_stat_activity where pid = $1";
+
+/// Stops a copier when its compare, the last statement, waits for its row: its results are written by then. Answers
+/// the backend, if that then waits for more from its client.
+async fn stop_inside_its_transaction(
+    url: &str,
+    copier: &mut Copier,
+    orders: &Orders,
+) -> Result<Option<i32>> {
+    let mut holder = PgConnection::connect(url).await?;
+    sqlx::raw_sql("begin; select from tidegate.progress for update").execute(&mut holder).await?;
+    commit_in_flight(copier, orders).await?;
+    let mut looker = PgConnection::connect(url).await?;
     let waiting = "select pid from pg_stat_activity where datname = current_database() \
                    and wait_event_type = 'Lock'";
     let mut pid = None;
@@ -189,24 +220,17 @@ async fn an_heir_ends_the_backend_of_a_writer_stopped_inside_its_transaction() -
         Ok(pid.is_some())
     })
     .await?;
-    stopped.signal("STOP")?;
+    copier.signal("STOP")?;
     sqlx::raw_sql("rollback").execute(&mut holder).await?;
-    let state = "select state from pg_stat_activity where pid = $1";
-    until("the backend to wait for its client", SOON, async || {
+    for _ in 0..20 {
         let state: Option<String> =
-            sqlx::query_scalar(state).bind(pid).fetch_optional(&mut looker).await?;
-        Ok(state.is_some_and(|state| state == "idle in transaction"))
-    })
-    .await?;
-    let mut heir = second.start()?;
-    commits(&mut heir, &second, 1).await.context("behind a stopped transaction")?;
-    let left: Option<String> =
-        sqlx::query_scalar(state).bind(pid).fetch_optional(&mut looker).await?;
-    ensure!(left.is_none(), "the heir went on although the backend is {left:?}");
-    stopped.signal("CONT")?;
-    finish(&scene, vec![stopped, heir]).await?;
-    scene.passed();
-    Ok(())
+            sqlx::query_scalar(STATE).bind(pid).fetch_optional(&mut looker).await?;
+        if state.is_some_and(|state| state == "idle in transaction") {
+            return Ok(pid);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(None)
 }
 
 #[tokio::test]
