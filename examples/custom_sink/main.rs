@@ -1,6 +1,8 @@
 //! A transactional sink of your own: totals and progress in one file, exactly once.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod conformance;
 mod sink;
 
 use std::path::{Path, PathBuf};

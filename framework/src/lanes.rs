@@ -307,17 +307,18 @@ mod tests {
             order in prop_oneof![
                 Just(Order::ByPartition), Just(Order::ByKey), Just(Order::Unordered)
             ],
+            base in prop_oneof![Just(0_u64), Just((1 << 31) - 3), Just((1 << 32) - 3), Just((1 << 63) - 3)],
             keys in proptest::collection::vec(0_u8..4, 1..60),
             picks in proptest::collection::vec((0_usize..64, 1_usize..4), 400),
         ) {
             let mut lanes = Lanes::new(order);
-            let mut waiting = keys.iter().enumerate();
+            let mut waiting = (base..).zip(&keys);
             let mut out: Vec<(u32, Vec<u64>)> = Vec::new();
             let mut done: Vec<u64> = Vec::new();
             for (pick, max) in picks {
                 match pick % 3 {
                     0 => if let Some((seq, key)) = waiting.next() {
-                        lanes.add(seq as u64, Some(&[*key]));
+                        lanes.add(seq, Some(&[*key]));
                     },
                     1 => {
                         let ready: Vec<u32> = lanes.ready().collect();
@@ -342,7 +343,7 @@ mod tests {
                 }
             }
             for (seq, key) in waiting {
-                lanes.add(seq as u64, Some(&[*key]));
+                lanes.add(seq, Some(&[*key]));
             }
             loop {
                 while let Some((lane, run)) = out.pop() {
@@ -359,11 +360,11 @@ mod tests {
             prop_assert_eq!(lanes.running(), 0);
             let mut sorted = done.clone();
             sorted.sort_unstable();
-            prop_assert_eq!(sorted, (0..keys.len() as u64).collect::<Vec<_>>());
+            prop_assert_eq!(sorted, (base..base + keys.len() as u64).collect::<Vec<_>>());
             let mut last: HashMap<u8, u64> = HashMap::new();
             if order != Order::Unordered {
                 for seq in done {
-                    let key = if order == Order::ByKey { keys[seq as usize] } else { 0 };
+                    let key = if order == Order::ByKey { keys[(seq - base) as usize] } else { 0 };
                     prop_assert!(last.insert(key, seq).is_none_or(|before| before < seq));
                 }
             }

@@ -121,7 +121,47 @@ impl std::fmt::Display for FailurePolicy {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// The wait before jitter, written as plainly as possible: it doubles once per attempt.
+    fn naive_wait(first: u64, longest: u64, attempts: u32) -> u64 {
+        let mut wait = first;
+        for _ in 1..attempts {
+            if wait == 0 || wait >= longest {
+                break;
+            }
+            wait = wait.saturating_mul(2);
+        }
+        wait.min(longest)
+    }
+
+    proptest! {
+        #[test]
+        fn the_policy_agrees_with_a_naive_model(
+            times in prop_oneof![0_u32..40, Just(1 << 31), Just(u32::MAX - 1), Just(u32::MAX)],
+            attempts in prop_oneof![1_u32..40, Just((1 << 31) + 1), Just(u32::MAX)],
+            first in prop_oneof![0_u64..1_000, Just((1 << 31) - 1), Just(1 << 32)],
+            more in prop_oneof![0_u64..100_000, Just(1 << 32)],
+            retriable in any::<bool>(),
+        ) {
+            let millis = Duration::from_millis;
+            let longest = first + more;
+            let policy = Retry::times(times).backoff(millis(first), millis(longest));
+            let verdict = policy.then_skip().verdict(attempts, retriable, 0.0);
+            // The policy doubles 31 times at most, which is longer than anybody waits.
+            let attempts_that_double = attempts.min(32);
+            let wanted = match retriable && attempts <= times {
+                true => {
+                    let wait = naive_wait(first, longest, attempts_that_double);
+                    Verdict::RetryAfter(millis(wait))
+                }
+                false => Verdict::Give(Then::Skip),
+            };
+            prop_assert_eq!(verdict, wanted);
+        }
+    }
 
     #[test]
     fn waits_double_up_to_the_longest_and_then_the_last_resort_comes() {

@@ -124,7 +124,9 @@ impl Naive {
 proptest! {
     #[test]
     fn the_tracker_agrees_with_a_naive_model(
-        start in prop_oneof![Just(0_i64), Just((1 << 31) - 3), Just((1 << 32) - 3), Just(1 << 62)],
+        start in prop_oneof![
+            Just(0_i64), Just((1 << 31) - 3), Just((1 << 32) - 3), Just(1 << 62), Just(i64::MAX - 1_000),
+        ],
         steps in proptest::collection::vec((0_u8..5, 0_usize..24, 1_i64..5), 1..120),
     ) {
         let mut tracker = Tracker::<i64>::new(Offset::new(start));

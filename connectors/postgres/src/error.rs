@@ -160,6 +160,7 @@ mod tests {
             ("57P01", true,  Reconnect, InDoubt),  // admin_shutdown
             ("57P02", true,  Reconnect, InDoubt),  // crash_shutdown
             ("57P03", true,  Aborted,   InDoubt),  // cannot_connect_now
+            ("57P04", true,  Reconnect, InDoubt),  // database_dropped
             ("57P05", true,  Reconnect, InDoubt),  // idle_session_timeout
             ("25P03", true,  Reconnect, InDoubt),  // idle_in_transaction_session_timeout
             ("25P04", true,  Reconnect, InDoubt),  // transaction_timeout

@@ -10,6 +10,7 @@ mod broker;
 pub mod conformance;
 mod driver;
 mod faulty;
+pub mod history;
 mod polls;
 #[cfg(test)]
 mod simulation;

@@ -25,6 +25,8 @@
 //! assert!(audit(&twice, &Rules::default()).exactly_once().is_err());
 //! ```
 
+#[cfg(test)]
+mod agreement;
 mod check;
 mod expected;
 mod report;

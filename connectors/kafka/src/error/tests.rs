@@ -31,6 +31,9 @@ macro_rules! rows {
                 "{:?} {:?} {:?}", Call::$call, Code::$code, Says::$says,
             );)+
         })+
+
+        const SAMPLES: &[(Call, Code, Verdict)] =
+            &[$($((Call::$call, Code::$code, Verdict::$expected)),+),+];
     };
 }
 
@@ -153,6 +156,22 @@ fn every_line_of_the_table_decides_something() {
             assert_eq!(found, Some(index), "line {index}, {code:?}");
         }
     }
+}
+
+#[test]
+fn every_code_of_every_line_has_a_sample() {
+    let mut looked_at = 0;
+    for (index, rule) in TABLE.iter().enumerate() {
+        for code in rule.codes {
+            looked_at += 1;
+            let is_sampled = SAMPLES.iter().any(|(call, sample, verdict)| {
+                (sample, *verdict) == (code, rule.verdict)
+                    && (rule.calls.is_empty() || rule.calls.contains(call))
+            });
+            assert!(is_sampled, "line {index}: no sample says what {code:?} means");
+        }
+    }
+    assert!(looked_at > 30, "{looked_at} codes");
 }
 
 #[test]
