@@ -1,4 +1,5 @@
 //! Programs in the documents are compiled, and run unless they say otherwise, as doc tests of this crate.
+//! Those of docs/WRITING_A_SINK.md belong together; `framework/tests/journal.rs` is where they are tested.
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
@@ -7,7 +8,3 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/OPERATIONS.md")]
 struct Operations;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/WRITING_A_SINK.md")]
-struct WritingASink;
