@@ -19,11 +19,11 @@ use crate::keys::Side;
 use crate::message::Message;
 use crate::metrics;
 use crate::notes::Notes;
-use crate::outbox::{Lineage, Outbox, items};
+use crate::outbox::{Outbox, items};
 use crate::producer::{Producer, TopicHandles};
 use crate::settings::Kafka;
 use crate::sink_options::{
-    SinkOptions, check_options, check_topics, describe_target, producer_config,
+    SinkOptions, check_options, check_topics, common_options, describe_target, producer_config,
 };
 use crate::start;
 
@@ -63,36 +63,7 @@ pub(crate) fn new(kafka: Kafka) -> KafkaPlainSink {
 }
 
 impl KafkaPlainSink {
-    /// Where records go that were set aside; needed if the failure policy sets any aside.
-    #[must_use]
-    pub fn dead_letters(mut self, topic: impl Into<String>) -> Self {
-        self.options.dead_letters = Some(topic.into());
-        self
-    }
-
-    /// Adds to every result the header `tidegate-source` = `topic/partition/offset/i`: the record
-    /// it came from, and its number among that record's results. Dead letters always have it.
-    #[must_use]
-    pub fn lineage(mut self) -> Self {
-        self.options.lineage = Lineage::On;
-        self
-    }
-
-    /// The topics results go to, to be checked before anything is consumed. Messages to other
-    /// topics are possible.
-    #[must_use]
-    pub fn outputs<T: Into<String>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
-        self.options.outputs = topics.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Passes a setting to librdkafka's producer. What would break the guarantee is refused with
-    /// the reason when the pipeline starts, and so is a name that librdkafka does not know.
-    #[must_use]
-    pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.options.overrides.set(key, value);
-        self
-    }
+    common_options!();
 
     fn start_producer(&self) -> Result<Open, SinkError> {
         let mut config = producer_config(&self.kafka).map_err(SinkError::Stop)?;

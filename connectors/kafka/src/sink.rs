@@ -17,12 +17,12 @@ use tidegate::{Cause, Error};
 use crate::consumer_options::millis;
 use crate::keys::Side;
 use crate::message::Message;
-use crate::outbox::{Lineage, Outbox};
+use crate::outbox::Outbox;
 use crate::producer::Times;
 use crate::replacement::Open;
 use crate::settings::Kafka;
 use crate::sink_options::{
-    SinkOptions, check_options, check_topics, describe_target, producer_config,
+    SinkOptions, check_options, check_topics, common_options, describe_target, producer_config,
 };
 use crate::source::{Connected, KafkaSource, Link};
 
@@ -67,36 +67,7 @@ impl KafkaSink {
         self
     }
 
-    /// Where records go that were set aside; needed if the failure policy sets any aside.
-    #[must_use]
-    pub fn dead_letters(mut self, topic: impl Into<String>) -> Self {
-        self.options.dead_letters = Some(topic.into());
-        self
-    }
-
-    /// Adds to every result the header `tidegate-source` = `topic/partition/offset/i`: the record
-    /// it came from, and its number among that record's results. Dead letters always have it.
-    #[must_use]
-    pub fn lineage(mut self) -> Self {
-        self.options.lineage = Lineage::On;
-        self
-    }
-
-    /// The topics results go to, to be checked before anything is consumed. Messages to other
-    /// topics are possible.
-    #[must_use]
-    pub fn outputs<T: Into<String>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
-        self.options.outputs = topics.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Passes a setting to librdkafka's producer. What would break the guarantee is refused with
-    /// the reason when the pipeline starts, and so is a name that librdkafka does not know.
-    #[must_use]
-    pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.options.overrides.set(key, value);
-        self
-    }
+    common_options!();
 
     fn config(&self, transactional_id: &str, times: Times) -> Result<ClientConfig, Error> {
         let mut config = producer_config(&self.kafka)?;

@@ -31,6 +31,43 @@ pub(crate) struct SinkOptions {
     pub(crate) overrides: Overrides,
 }
 
+/// The methods that set them, the same for both sinks.
+macro_rules! common_options {
+    () => {
+        /// Where records go that were set aside; needed if the failure policy sets any aside.
+        #[must_use]
+        pub fn dead_letters(mut self, topic: impl Into<String>) -> Self {
+            self.options.dead_letters = Some(topic.into());
+            self
+        }
+
+        /// Adds to every result the header `tidegate-source` = `topic/partition/offset/i`: the record
+        /// it came from, and its number among that record's results. Dead letters always have it.
+        #[must_use]
+        pub fn lineage(mut self) -> Self {
+            self.options.lineage = $crate::outbox::Lineage::On;
+            self
+        }
+
+        /// The topics results go to, to be checked before anything is consumed. Messages to other
+        /// topics are possible.
+        #[must_use]
+        pub fn outputs<T: Into<String>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
+            self.options.outputs = topics.into_iter().map(Into::into).collect();
+            self
+        }
+
+        /// Passes a setting to librdkafka's producer. What would break the guarantee is refused with
+        /// the reason when the pipeline starts, and so is a name that librdkafka does not know.
+        #[must_use]
+        pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+            self.options.overrides.set(key, value);
+            self
+        }
+    };
+}
+pub(crate) use common_options;
+
 /// Checks what can be checked without asking the broker.
 pub(crate) fn check_options(options: &SinkOptions, context: &SinkContext) -> Result<(), Error> {
     if context.dead_letters == DeadLetters::Expected && options.dead_letters.is_none() {
