@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::mutant;
 use crate::settings::Order;
 
 pub(crate) struct Lanes {
@@ -48,8 +49,8 @@ impl Lanes {
             Order::ByKey => {
                 let hash = hash_of(key);
                 match self.by_key.get(&hash) {
-                    Some(&lane) => lane,
-                    None => self.open_lane(Some(hash)),
+                    Some(&lane) if !mutant::is("M30") => lane,
+                    _ => self.open_lane(Some(hash)),
                 }
             }
             Order::Unordered => self.open_lane(None),
@@ -103,12 +104,16 @@ impl Lanes {
 
     /// Keeps the lane shut until [`Lanes::reopen`]: its front ticket waits for a retry.
     pub(crate) fn shut(&mut self, at: u32) {
-        self.lanes[at as usize].closed = true;
+        self.lanes[at as usize].closed = !mutant::is("M31");
+        if mutant::is("M31") {
+            self.lanes[at as usize].tickets.rotate_left(1);
+        }
     }
 
     /// Opens the lane again if its front is still this ticket. Answers whether it is ready.
     pub(crate) fn reopen(&mut self, at: u32, seq: u64) -> bool {
         match self.lanes.get_mut(at as usize) {
+            Some(_) if mutant::is("M31") => true,
             Some(lane) if lane.closed && lane.tickets.front() == Some(&seq) => {
                 lane.closed = false;
                 true
@@ -202,7 +207,10 @@ impl Lanes {
 /// Deterministic, so that a simulation of one seed always runs the same way.
 fn hash_of(key: Option<&[u8]>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
+    match key {
+        Some(key) if mutant::is("M32") => key.as_ptr().hash(&mut hasher),
+        key => key.hash(&mut hasher),
+    }
     hasher.finish()
 }
 
@@ -252,6 +260,14 @@ mod tests {
         assert!(lanes.add(0, None).is_some());
         assert!(lanes.add(1, Some(b"")).is_some());
         assert!(lanes.add(2, None).is_none(), "null keys of a partition share a lane");
+    }
+
+    #[test]
+    fn equal_keys_share_a_lane_wherever_their_bytes_lie() {
+        let mut lanes = Lanes::new(Order::ByKey);
+        let (first, again) = (b"key".to_vec(), b"key".to_vec());
+        assert!(lanes.add(0, Some(&first)).is_some());
+        assert_eq!(lanes.add(1, Some(&again)), None, "the bytes count, not where they are");
     }
 
     #[test]

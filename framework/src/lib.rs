@@ -93,6 +93,8 @@ mod engine;
 mod error;
 mod lanes;
 pub mod metrics;
+#[doc(hidden)]
+pub mod mutant;
 pub mod pipeline;
 mod policy;
 mod pool;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::{Finished, Outcome};
+use crate::mutant;
 use crate::record::{Offset, RawRecord};
 
 /// What was delivered of one partition under one epoch and is not cut yet.
@@ -78,12 +79,12 @@ impl<O> Tracker<O> {
     /// Adds a record behind the others and names it; `None` if it lies before what was delivered
     /// already, which a source must not do and which would break the order of progress.
     pub(crate) fn deliver(&mut self, record: Arc<RawRecord>, now: Duration) -> Option<u64> {
-        if record.offset < self.delivered {
+        if record.offset < self.delivered || (mutant::is("M35") && self.repeats(&record)) {
             return None;
         }
         let seq = self.base + self.slots.len() as u64;
         let bytes = record.size_bytes();
-        self.delivered = record.offset.next();
+        self.delivered = if mutant::is("M02") { record.offset } else { record.offset.next() };
         self.bytes += bytes;
         self.open += 1;
         self.slots.push_back(Slot {
@@ -97,7 +98,7 @@ impl<O> Tracker<O> {
 
     /// The end of the partition was seen at `next`: closes the hole behind the last record.
     pub(crate) fn end(&mut self, next: Offset) {
-        if next > self.delivered {
+        if next > self.delivered && !mutant::is("M04") {
             self.delivered = next;
             if let Some(last) = self.slots.back_mut() {
                 last.closes = next;
@@ -159,7 +160,7 @@ impl<O> Tracker<O> {
     pub(crate) fn take(&mut self, max: usize, finished: &mut Vec<Finished<O>>) -> Option<Prefix> {
         let records = self.prefix.min(max);
         let first = self.cut;
-        let next = self.closes_after(records);
+        let next = self.next_of_cut(records);
         if next <= first {
             return None;
         }
@@ -176,6 +177,18 @@ impl<O> Tracker<O> {
         self.bytes -= bytes;
         self.cut = next;
         Some(Prefix { first, next, records, bytes })
+    }
+
+    /// Where progress goes with a cut of so many records.
+    fn next_of_cut(&self, records: usize) -> Offset {
+        let next = self.closes_after(records);
+        match self.highest_finished {
+            Some(_) if mutant::is("M01") && records > 0 => next.next(),
+            Some(highest) if mutant::is("M03") => next.max(highest.next()),
+            _ if mutant::is("M22") => self.contiguous(),
+            _ if mutant::is("M42") => Offset::new(next.get() & i64::from(i32::MAX)),
+            _ => next,
+        }
     }
 
     /// Where progress may go after the first `count` slots of the finished prefix.
@@ -258,6 +271,12 @@ impl<O> Tracker<O> {
     pub(crate) fn find_open(&self, offset: Offset) -> Option<u64> {
         let at = self.slots.binary_search_by_key(&offset, |slot| slot.record.offset).ok()?;
         (!self.slots[at].is_finished()).then_some(self.base + at as u64)
+    }
+
+    /// Whether the record before this one had the same key and value.
+    fn repeats(&self, record: &RawRecord) -> bool {
+        let last = self.slots.back().map(|slot| &slot.record);
+        last.is_some_and(|last| last.key == record.key && last.value == record.value)
     }
 
     fn slot(&mut self, seq: u64) -> Option<&mut Slot<O>> {

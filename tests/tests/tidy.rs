@@ -10,6 +10,7 @@ mod tidy {
     pub(crate) mod documents;
     pub(crate) mod findings;
     pub(crate) mod manifests;
+    pub(crate) mod mutants;
     pub(crate) mod repository;
     pub(crate) mod rust;
     pub(crate) mod sizes;
@@ -17,7 +18,9 @@ mod tidy {
 }
 
 use tidy::repository::{document, files, rust_files};
-use tidy::{builders, changelog, directions, documents, manifests as crates, sizes, words};
+use tidy::{
+    builders, changelog, directions, documents, manifests as crates, mutants, sizes, words,
+};
 
 #[test]
 fn modules_of_the_framework_know_only_what_their_direction_allows() {
@@ -77,6 +80,22 @@ fn no_library_holds_words_of_unfinished_work() {
 fn no_file_holds_the_marks_of_a_merge() {
     words::check_merge_marks(files())
         .expect_none("a mark of an unfinished merge", "finish the merge");
+}
+
+#[test]
+fn seeded_bugs_are_built_by_their_script_only() {
+    mutants::check_feature(files()).expect_none(
+        "the feature `mutants` is turned on outside scripts/mutants",
+        "leave it out: it is for bugs on purpose",
+    );
+}
+
+#[test]
+fn every_seeded_bug_has_a_check_that_exists() {
+    mutants::check_table(files(), rust_files()).expect_none(
+        "the code and scripts/mutants.tsv disagree about a seeded bug",
+        "give it a row with the test that must fail, or take it out",
+    );
 }
 
 #[test]

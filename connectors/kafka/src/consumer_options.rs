@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use tidegate::Error;
+use tidegate::mutant;
 use tidegate::record::Timestamp;
 use tidegate::source::SourceContext;
 
@@ -97,12 +98,13 @@ impl ConsumerOptions {
                 ),
             ));
         }
+        let reads_open = mutant::is("M25") || mutant::is("M26");
         let mut config = kafka.common()?;
         config
             .set("group.id", &context.group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            .set("isolation.level", "read_committed")
+            .set("isolation.level", if reads_open { "read_uncommitted" } else { "read_committed" })
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "true")
             .set("check.crcs", "true")

@@ -1,9 +1,11 @@
 //! Whether a transaction may be made now, and for which place in the group.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use rdkafka::consumer::Consumer as _;
 use tidegate::batch::Span;
+use tidegate::mutant;
 use tidegate::record::PartitionId;
 
 use crate::context::Consumer;
@@ -23,7 +25,7 @@ pub(crate) enum Scope {
 /// Our place in the group, and which of the partitions asked for are ours.
 pub(crate) struct Membership {
     /// What the broker checks.
-    pub(crate) metadata: GroupMetadata,
+    pub(crate) metadata: Arc<GroupMetadata>,
     /// The partitions of a [`Scope::Partitions`] that are ours.
     pub(crate) owned: Vec<PartitionId>,
 }
@@ -40,6 +42,7 @@ pub(crate) fn check(
     }
     let mut owned = Vec::new();
     match scope {
+        Scope::Spans(_) if mutant::is("M15") => {}
         Scope::Spans(spans) => {
             for span in spans {
                 let Some(partition) = partitions.get(&span.partition) else {
@@ -57,7 +60,11 @@ pub(crate) fn check(
                 .cloned(),
         ),
     }
-    let metadata = GroupMetadata::of(consumer).ok_or("the consumer has no group")?;
+    let mut metadata = Arc::new(GroupMetadata::of(consumer).ok_or("the consumer has no group")?);
+    if mutant::is("M17") {
+        static FIRST: OnceLock<Arc<GroupMetadata>> = OnceLock::new();
+        metadata = Arc::clone(FIRST.get_or_init(|| metadata));
+    }
     // With an empty member or a negative generation the broker would skip all fencing.
     if metadata.member().is_empty() || metadata.generation() < 0 {
         return Err("the consumer is not a member of its group now".into());

@@ -168,6 +168,11 @@ impl Partition {
         }
     }
 
+    /// Whether it could be read and may not.
+    pub(crate) fn waits(&self) -> bool {
+        self.state == State::Reading && !self.has_credit()
+    }
+
     fn has_credit(&self) -> bool {
         self.credit_records > 0 && self.credit_bytes > 0
     }

@@ -130,12 +130,17 @@ fn not_open() -> SinkError {
 }
 
 /// What a message that was not taken or not delivered means.
-fn failed(batch: &Batch<Message>, call: Call, id: usize, code: Code) -> SinkError {
+fn failed(batch: &Batch<Message>, call: Call, id: usize, others: usize, code: Code) -> SinkError {
     let failure =
         Failure { code, fatal: false, retriable: false, abort: false, text: code.to_string() };
-    let cause = Cause::new(format_args!("message {id} of the batch was not written: {code}"));
+    let cause = Cause::new(match others {
+        0 => format!("message {id} of the batch was not written: {code}"),
+        _ => format!("message {id} of the batch and {others} more were not written: {code}"),
+    });
+    // A set that is too large comes back whole, the healthy with the one at fault.
+    let item = items(batch).nth(id).filter(|_| others == 0);
     match judge(call, &failure) {
-        Verdict::Rejected => SinkError::Rejected(match items(batch).nth(id) {
+        Verdict::Rejected => SinkError::Rejected(match item {
             Some(item) => Rejection::of_record(cause, item.coordinates()),
             None => Rejection::of_some_record(cause),
         }),
@@ -177,11 +182,11 @@ impl Sink for KafkaPlainSink {
         let failures = self.flush().await?;
         metrics::produced(sent.as_ref().copied().unwrap_or_else(|(id, _)| *id));
         if let Err((id, code)) = sent {
-            return Err(failed(batch, Call::Produce, id, code));
+            return Err(failed(batch, Call::Produce, id, 0, code));
         }
         match failures.first() {
             None => Ok(()),
-            Some((id, code)) => Err(failed(batch, Call::Delivery, *id, *code)),
+            Some((id, code)) => Err(failed(batch, Call::Delivery, *id, failures.len() - 1, *code)),
         }
     }
 

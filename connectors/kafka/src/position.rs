@@ -8,6 +8,7 @@ use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tidegate::Error;
+use tidegate::mutant;
 use tidegate::record::PartitionId;
 
 use crate::ffi::PartitionQueue;
@@ -59,6 +60,11 @@ impl Reader {
             // An eager assign replaces the whole assignment: all go on at our positions.
             if partition.is_fetched() && (wanted || eager) {
                 add(&mut list, partition);
+                if mutant::is("M29") {
+                    let (topic, index) = (partition.id.topic().as_str(), partition.id.index());
+                    let _ = list.set_partition_offset(topic, index, KafkaOffset::Stored);
+                    partition.demand_seek(Instant::now());
+                }
             }
         }
         if let Some(id) = failed {

@@ -13,6 +13,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidegate::Error;
+use tidegate::mutant;
 use tidegate::record::{Offset, PartitionId, Topic};
 use tidegate::sink::TopicId;
 use tidegate::source::{Credit, EventSender, Position, SourceError, SourceEvent, Start};
@@ -167,7 +168,9 @@ impl Reader {
             if self.interested.strong_count() == 0 {
                 self.close(None);
             }
-            self.serve_main_queue();
+            if !(mutant::is("M37") && self.partitions.values().any(Partition::waits)) {
+                self.serve_main_queue();
+            }
             self.commits.serve(&self.consumer, &self.partitions);
             self.step_rebalance();
             self.position_due();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tidegate::Error;
+use tidegate::mutant;
 use tidegate_sql::{Bookkeeping, quote};
 
 /// Whether the server may be spoken to without a verified certificate.
@@ -87,11 +88,12 @@ impl Settings {
     /// What each session is opened with.
     pub(crate) fn session(&self, server: &Server, application: &str) -> PgConnectOptions {
         let millis = |timeout: Duration| timeout.as_millis().to_string();
+        let idle = if mutant::is("M38") { Duration::ZERO } else { self.idle_timeout };
         let options = server.options.clone().application_name(application);
         options.options([
             ("statement_timeout", millis(self.statement_timeout)),
             ("lock_timeout", millis(self.lock_timeout)),
-            ("idle_in_transaction_session_timeout", millis(self.idle_timeout)),
+            ("idle_in_transaction_session_timeout", millis(idle)),
             // A machine that vanished is noticed within half a minute.
             ("tcp_keepalives_idle", "10".to_owned()),
             ("tcp_keepalives_interval", "5".to_owned()),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tidegate::batch::Batch;
+use tidegate::mutant;
 use tidegate::record::PartitionId;
 use tidegate::sink::{Claim, ClaimRequest, Move, SinkContext, SinkDescription, SinkError};
 use tidegate_sql::{End, Failure, Offsets, Ownership, Phases, Table, Target, WriteWith, sql_sink};
@@ -202,7 +203,8 @@ where
             Ok(encoded) => transaction.run(&mut session.conn, batch, encoded, &mut watch).await,
             Err(rejection) => transaction.believe(&mut session.conn, rejection.into()).await,
         };
-        if !result.as_ref().is_err_and(|failure| failure.taints_connection) {
+        let tainted = result.as_ref().is_err_and(|failure| failure.taints_connection);
+        if !tainted || mutant::is("M44") {
             self.session = Some(session);
         }
         result

@@ -10,7 +10,7 @@ use tidegate::record::PartitionId;
 use tidegate::sink::Move;
 use tidegate_sql::{
     Bookkeeping, Cell, Compare, Expectation, Failure, Fate, Kind, Ownership, Phase, StoredRow,
-    explain_fence,
+    compare_condition, explain_fence,
 };
 use uuid::Uuid;
 
@@ -78,8 +78,9 @@ impl Store {
         }
         let text = format!(
             "UPDATE {} AS p SET next_offset = s.next, updated_at = now(), \
-             reset_generation = p.reset_generation + 1 FROM {SPANS} WHERE {MATCH}",
-            self.books.progress
+             reset_generation = p.reset_generation + 1 FROM {SPANS} WHERE {}",
+            self.books.progress,
+            compare_condition(MATCH)
         );
         let update = bind_compare(query(&text.into()), &self.group, &expected);
         let moved = update.execute(&mut *tx).await.map_err(before)?;
@@ -175,8 +176,9 @@ impl Store {
         }
         let text = format!(
             "UPDATE {} AS p SET next_offset = s.next, updated_at = now() FROM {SPANS} \
-             WHERE {MATCH} AND pg_current_xact_id_if_assigned() = $8::text::xid8",
-            self.books.progress
+             WHERE {} AND pg_current_xact_id_if_assigned() = $8::text::xid8",
+            self.books.progress,
+            compare_condition(MATCH)
         );
         let update = bind_compare(query(&text.into()), &self.group, expected);
         let moved = update.bind(xid.to_owned()).execute(conn).await?;
@@ -194,8 +196,9 @@ impl Store {
             return Ok(());
         }
         let text = format!(
-            "SELECT 1 FROM {SPANS}, {} AS p WHERE {MATCH} FOR UPDATE OF p",
-            self.books.progress
+            "SELECT 1 FROM {SPANS}, {} AS p WHERE {} FOR UPDATE OF p",
+            self.books.progress,
+            compare_condition(MATCH)
         );
         let rows = bind_compare(query(&text.into()), &self.group, expected)
             .fetch_all(&mut *conn)

@@ -14,10 +14,11 @@ use sqlx::postgres::Postgres;
 use sqlx::query::Query;
 use tidegate::Cause;
 use tidegate::batch::Batch;
+use tidegate::mutant;
 use tidegate::sink::Rejection;
 use tidegate_sql::{
     BadCell, Bookkeeping, Cell, DeadLetterRow, Expectation, Kind, Limit, Offsets, Table,
-    column_list, dead_letter_rows, encode, on_conflict, quote,
+    column_list, compare_condition, dead_letter_rows, encode, on_conflict, quote,
 };
 
 use crate::check::Known;
@@ -299,13 +300,17 @@ fn one_statement(
         Offsets::Stored => {
             parts.push(format!(
                 "held AS (UPDATE {progress_table} AS p SET next_offset = s.next, \
-                 updated_at = now() FROM {SPANS} WHERE {MATCH} RETURNING 1)"
+                 updated_at = now() FROM {SPANS} WHERE {} RETURNING 1)",
+                compare_condition(MATCH)
             ));
             let last = format!(
                 "SELECT CASE WHEN count(*) = $8 THEN count(*) \
                  ELSE ('{COMPARE_DIFFERS}' || count(*))::bigint END FROM held"
             );
-            (9, "WHERE (SELECT count(*) FROM held) = $8", last)
+            match mutant::is("M10") {
+                true => (9, "WHERE $8::bigint > 0", "SELECT $8::bigint".to_owned()),
+                false => (9, "WHERE (SELECT count(*) FROM held) = $8", last),
+            }
         }
         Offsets::Elsewhere => (1, "", "SELECT 1::bigint".to_owned()),
     };

@@ -6,6 +6,8 @@ mod common;
 #[allow(dead_code, reason = "this file uses a part of it")]
 mod lab;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::cut::cut;
@@ -249,6 +251,32 @@ async fn an_error_that_own_sql_ignores_stops_the_pipeline_instead_of_committing_
         other => panic!("aborted for the operator, got {other:?}"),
     }
     assert_eq!(at(&claim_one(&mut sink, 0).await), 0);
+}
+
+#[tokio::test]
+async fn a_session_that_stands_still_inside_its_transaction_is_ended_by_the_server() {
+    let lab = Database::new().await;
+    lab.run("CREATE TABLE items (id bigint, text text, amount bigint)").await;
+    let stands_still = Arc::new(AtomicBool::new(true));
+    let first = Arc::clone(&stands_still);
+    let sink = lab.sink(vec![items()]).write_with(move |_, _| {
+        let stops = first.swap(false, Ordering::Relaxed);
+        Box::pin(async move {
+            if stops {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            Ok(())
+        })
+    });
+    let short = Duration::from_millis(200);
+    let mut sink = open(sink.idle_in_transaction_session_timeout(short)).await;
+    claim_from_zero(&mut sink, 1).await;
+    match sink.commit(&one(0)).await {
+        Err(CommitError::Aborted(cause)) => assert!(!cause.is_for_operator(), "{cause}"),
+        other => panic!("its rows were freed for others, got {other:?}"),
+    }
+    sink.commit(&one(0)).await.expect("the same batch on a new session");
+    assert_eq!(lab.number("SELECT count(*) FROM items").await, 1);
 }
 
 #[tokio::test]

@@ -4,11 +4,13 @@
 //! only while it shows our claim and our owner. Offset equality is the safety, the claim is the
 //! fence. Here are the values of it; the statements are the connectors'.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use tidegate::Cause;
 use tidegate::batch::Span;
+use tidegate::mutant;
 use tidegate::record::{Offset, PartitionId, Topic};
 use tidegate::sink::{Claim, ClaimRequest, Move, Stored, TopicId};
 use uuid::Uuid;
@@ -35,6 +37,7 @@ impl StoredRow {
     /// two sides does not know.
     fn fits(&self, topic_id: Option<TopicId>) -> bool {
         match (&self.topic_id, topic_id) {
+            _ if mutant::is("M41") => true,
             (Some(stored), Some(asked)) => *stored == asked.0,
             _ => true,
         }
@@ -237,8 +240,19 @@ pub enum Compare {
 impl Compare {
     /// Whether as many rows matched as were expected to.
     pub fn of(matched: u64, expected: &[Expectation]) -> Self {
-        if usize::try_from(matched) == Ok(expected.len()) { Self::Holds } else { Self::Differs }
+        let all = usize::try_from(matched) == Ok(expected.len()) || mutant::is("M10");
+        if all { Self::Holds } else { Self::Differs }
     }
+}
+
+/// The condition of the compare as it is sent: all of it, unless a bug is seeded.
+pub fn compare_condition(all: &'static str) -> Cow<'static, str> {
+    match () {
+        () if mutant::is("M08") => all.replace(" AND p.claim = s.claim AND p.owner = s.owner", ""),
+        () if mutant::is("M09") => all.replace(" AND p.next_offset = s.first", ""),
+        () => return Cow::Borrowed(all),
+    }
+    .into()
 }
 
 /// Says why the compare did not hold, from rows read afterwards. It is for people only: what to

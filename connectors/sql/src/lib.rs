@@ -49,7 +49,8 @@ pub use bookkeeping::{
 };
 pub use cell::{BadCell, Cell, Kind, Limit};
 pub use claim::{
-    Answers, Compare, Expectation, NotHeld, Ownership, StoredRow, answer_claims, explain_fence,
+    Answers, Compare, Expectation, NotHeld, Ownership, StoredRow, answer_claims, compare_condition,
+    explain_fence,
 };
 pub use dead_letter::{DeadLetterRow, dead_letter_rows, headers_json, sanitise};
 pub use fate::{Failure, Fate, Phase};

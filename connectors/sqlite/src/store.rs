@@ -8,7 +8,8 @@ use tidegate::Cause;
 use tidegate::record::{PartitionId, Topic};
 use tidegate::sink::Move;
 use tidegate_sql::{
-    Bookkeeping, Compare, Expectation, Failure, Fate, Ownership, Phase, StoredRow, explain_fence,
+    Bookkeeping, Compare, Expectation, Failure, Fate, Ownership, Phase, StoredRow,
+    compare_condition, explain_fence,
 };
 use uuid::Uuid;
 
@@ -120,9 +121,10 @@ impl Store {
         }
         let text = format!(
             "WITH {} UPDATE {} AS p SET next_offset = s.next, updated_at = {NOW}, \
-             reset_generation = {reset_generation} FROM s WHERE {MATCH}",
+             reset_generation = {reset_generation} FROM s WHERE {}",
             spans(expected.len()),
-            self.books.progress
+            self.books.progress,
+            compare_condition(MATCH)
         );
         let update = bind_spans(&text.into(), &self.group, expected);
         let moved = update.execute(conn).await?.rows_affected();
@@ -139,9 +141,10 @@ impl Store {
             return Ok(());
         }
         let text = format!(
-            "WITH {} SELECT count(*) FROM s, {} AS p WHERE {MATCH}",
+            "WITH {} SELECT count(*) FROM s, {} AS p WHERE {}",
             spans(expected.len()),
-            self.books.progress
+            self.books.progress,
+            compare_condition(MATCH)
         );
         let row = bind_spans(&text.into(), &self.group, expected)
             .fetch_one(&mut *conn)

@@ -4,6 +4,7 @@ use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 use tidegate::Cause;
 use tidegate::batch::Batch;
+use tidegate::mutant;
 use tidegate_sql::{Compare, End, Expectation, Failure, Fate, Ownership, Phase, Phases, WriteWith};
 
 use crate::check;
@@ -77,12 +78,22 @@ where
         }
         let probes_keys = self.end == End::Undo && opened.deferred_keys;
         let broken = if probes_keys { check::broken_keys(conn).await.map_err(before)? } else { 0 };
-        encoded.write(conn, &opened.plans, opened.dead_letters.as_ref()).await.map_err(before)?;
+        let mut expected = self.expected;
+        if mutant::is("M07") {
+            opened.store.advance(conn, expected, "reset_generation").await.map_err(before)?;
+            split(conn).await.map_err(before)?;
+            expected = &[];
+        }
+        let written = encoded.write(conn, &opened.plans, opened.dead_letters.as_ref()).await;
+        written.or_else(|error| if mutant::is("M14") { Ok(()) } else { Err(before(error)) })?;
         if let Some(write) = self.write_with {
             guarded(conn, write, batch).await?;
         }
         watch.end("write");
-        let moved = opened.store.advance(conn, self.expected, "reset_generation");
+        if mutant::is("M06") {
+            split(conn).await.map_err(before)?;
+        }
+        let moved = opened.store.advance(conn, expected, "reset_generation");
         let compare = moved.await.map_err(before)?;
         watch.end("offsets");
         if compare == Compare::Differs {
@@ -105,6 +116,12 @@ where
         self.opened.store.verify(conn, self.expected).await?;
         Err(rejected)
     }
+}
+
+/// Makes two transactions of one.
+async fn split(conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("COMMIT").execute(&mut *conn).await?;
+    sqlx::query("BEGIN IMMEDIATE").execute(conn).await.map(drop)
 }
 
 /// Runs the user's SQL inside a savepoint, which is gone if the transaction was ended.

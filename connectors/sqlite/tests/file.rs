@@ -73,6 +73,24 @@ async fn a_writer_that_takes_too_long_delays_the_batch_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_claim_waits_for_the_writer_and_sees_what_it_stored() {
+    let lab = File::new().await;
+    let mut old = opened(&lab).await;
+    claim_from_zero(&mut old, 1).await;
+    let mut heir = opened(&lab).await;
+    let mut writer = lab.connect().await;
+    sqlx::raw_sql("BEGIN IMMEDIATE; UPDATE tidegate_progress SET next_offset = 7")
+        .execute(&mut writer)
+        .await
+        .expect("the lock");
+    let claim = tokio::spawn(async move { at(&claim_one(&mut heir, 0).await) });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!claim.is_finished(), "it waits");
+    sqlx::raw_sql("COMMIT").execute(&mut writer).await.expect("committed");
+    assert_eq!(claim.await.expect("claimed"), 7);
+}
+
+#[tokio::test]
 async fn the_statements_of_two_writers_never_mix() {
     let lab = File::new().await;
     let (mut one, mut two) = (opened(&lab).await, opened(&lab).await);

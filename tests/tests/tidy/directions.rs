@@ -9,13 +9,14 @@ use super::rust::{Name, Rust};
 /// stands in a module which is otherwise out of reach.
 type Row = (&'static str, &'static [&'static str]);
 
-/// Errors and settings are the floor: everything may use them.
-const EVERYWHERE: &[&str] = &["error", "settings"];
+/// Errors and settings are the floor: everything may use them. A seeded bug may stand anywhere.
+const EVERYWHERE: &[&str] = &["error", "settings", "mutant"];
 
 /// Read from top to bottom: a module knows only modules above it.
 const DIRECTIONS: &[Row] = &[
     ("error", &[]),
     ("settings", &[]),
+    ("mutant", &[]),
     // The vocabulary.
     ("record", &[]),
     ("batch", &["record"]),

@@ -510,10 +510,13 @@ async fn a_message_to_a_missing_topic_needs_an_operator() {
 async fn a_batch_larger_than_the_producers_queue_is_sent_whole() {
     let (input, output) = (topic("in", 1).await, topic("out", 3).await);
     fill(&input, 0, 1);
-    let mut copier = Copier::start(&input, &output).await;
+    // Messages leave it far more slowly than they come.
+    let source = kafka().source(input.as_str());
+    let sink = source.sink().set("queue.buffering.max.messages", "1000").set("linger.ms", "50");
+    let mut copier = Copier::start_with(source, sink, &unique("copier"), &output).await;
     let records = copier.member.read(1).await;
     let id = PartitionId::new(input.as_str(), 0);
-    let many = (0..50_000u32)
+    let many = (0..20_000u32)
         .map(|number| Message::to(output.as_str()).key(number.to_string()).value("x"))
         .collect();
     let finished = vec![Finished {
@@ -528,7 +531,7 @@ async fn a_batch_larger_than_the_producers_queue_is_sent_whole() {
         next: Offset::new(1),
     };
     copier.sink.commit(&Batch::new(vec![span], finished)).await.unwrap();
-    assert_eq!(read_all(&output).len(), 50_000);
+    assert_eq!(read_all(&output).len(), 20_000);
     copier.member.close().await;
 }
 
@@ -560,6 +563,45 @@ async fn the_plain_sink_writes_and_names_a_refused_record() {
     }
     let mut missing = kafka().sink().outputs(["no-such-topic"]);
     assert!(matches!(missing.open(&sink_context("g")).await, Err(SinkError::Stop(_))));
+    sink.close().await;
+    member.close().await;
+}
+
+#[tokio::test]
+async fn the_plain_sink_names_the_record_that_its_topic_refuses_and_no_neighbour() {
+    let input = topic("in", 1).await;
+    let output = topic_with("out", 1, &[("max.message.bytes", "5000")]).await;
+    fill(&input, 0, 3);
+    let mut member = Member::join(kafka().source(input.as_str()), &unique("g")).await;
+    let assignment = member.assigned().await;
+    member.answer(assignment, |_| 0);
+    member.credit_all();
+    let records = member.read(3).await;
+    let mut sink = kafka().sink().set("linger.ms", "100");
+    sink.open(&sink_context("g")).await.unwrap();
+    let with_middle = |bytes: usize| {
+        let (spans, mut finished) = batch(&records, 0, Epoch::new(1), &output).into_parts();
+        let value = vec![b'x'; bytes];
+        finished[1].outcome =
+            Outcome::Emit(Outputs::One(Message::to(output.as_str()).value(value)));
+        Batch::new(spans, finished)
+    };
+    // The broker refuses the whole set of messages: only one that is sent alone can be blamed.
+    match sink.write(&with_middle(20_000)).await.unwrap_err() {
+        SinkError::Rejected(rejection) => assert_eq!(rejection.record, None, "{}", rejection.cause),
+        other => panic!("{other}"),
+    }
+    let (first, rest) = with_middle(20_000).split(1);
+    let (middle, last) = rest.split(1);
+    sink.write(&first).await.unwrap();
+    match sink.write(&middle).await.unwrap_err() {
+        SinkError::Rejected(rejection) => {
+            assert_eq!(rejection.record.unwrap().offset, Offset::new(1));
+        }
+        other => panic!("{other}"),
+    }
+    sink.write(&last).await.unwrap();
+    assert_eq!(read_all(&output).len(), 2);
     sink.close().await;
     member.close().await;
 }

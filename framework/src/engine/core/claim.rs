@@ -7,6 +7,7 @@ use super::{Action, Call, Core, Phase};
 use crate::delivery::Progress;
 use crate::engine::observe::EngineEvent;
 use crate::error::Error;
+use crate::mutant;
 use crate::record::{Epoch, Offset, PartitionId, Topic};
 use crate::sink::{Claim, ClaimRequest, CommitError, Move, SinkError, Stored};
 use crate::source::{Resolved, SourceError, Unresolved, Wanted};
@@ -188,6 +189,7 @@ impl<O> Core<O> {
                 Wanted::StartOfTopic(id.topic().clone())
             }
             (Stored::Nothing, None) => Wanted::Start(id),
+            (Stored::Added, None) if mutant::is("M28") => Wanted::End(id),
             (Stored::Added, None) => Wanted::Beginning(id),
             (Stored::Refused(cause), _) => {
                 self.fail(&claim.partition, cause.to_string(), actions);
@@ -244,7 +246,13 @@ impl<O> Core<O> {
                 Wanted::StartOfTopic(topic) if !is_whole(topic, &found) => None,
                 _ => answer_to(want, &id, &found),
             };
-            match answer {
+            let reset = match answer {
+                Some(Err(Unresolved::OutOfRange { high, .. })) if mutant::is("M27") => {
+                    Some(Ok(*high))
+                }
+                _ => None,
+            };
+            match reset.as_ref().or(answer) {
                 Some(Ok(offset)) if partition.has_stored => {
                     partition.committed = *offset;
                     partition.admitted = *offset;

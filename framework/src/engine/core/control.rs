@@ -12,6 +12,7 @@ use crate::delivery::Guarantee;
 use crate::engine::observe::EngineEvent;
 use crate::engine::work::{Gate, LaneKey};
 use crate::error::Error;
+use crate::mutant;
 use crate::record::{Coordinates, Offset, PartitionId};
 
 /// A request of the handle.
@@ -180,6 +181,9 @@ impl<O> Core<O> {
         }
         for partition in self.partitions_mut().filter(|p| !p.finishes_admitted) {
             partition.gate.close();
+            while let Some(open) = partition.tracker.holder().filter(|_| mutant::is("M40")) {
+                partition.tracker.finish(open.seq, Outcome::Filtered);
+            }
         }
         let deadline = self.now + self.config.limits.stop_max;
         self.stopping = Some(Stopping { deadline, error });

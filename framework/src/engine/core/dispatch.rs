@@ -9,6 +9,7 @@ use crate::delivery::Guarantee;
 use crate::engine::observe::EngineEvent;
 use crate::engine::work::{Completion, Job, LaneKey, Said, Ticket};
 use crate::error::Error;
+use crate::mutant;
 use crate::policy::{Then, Verdict};
 use crate::process::{Attempt, Failure};
 use crate::record::{Epoch, Offset, PartitionId};
@@ -61,6 +62,9 @@ impl<O> Core<O> {
         for end in ends {
             if let Some(partition) = self.get_mut(&end.partition) {
                 partition.end = partition.end.max(Some(end.next));
+                if mutant::is("M05") {
+                    partition.tracker.end(end.next);
+                }
             }
         }
     }
@@ -144,7 +148,9 @@ impl<O> Core<O> {
                 Said::Attempt(Attempt::Done(outputs)) => {
                     self.totals.outputs += outputs.as_ref().map_or(0, Outputs::len) as u64;
                     let outcome = outputs.map_or(Outcome::Filtered, Outcome::Emit);
-                    partition.tracker.succeed(seq, outcome);
+                    if !(mutant::is("M46") && matches!(outcome, Outcome::Filtered)) {
+                        partition.tracker.succeed(seq, outcome);
+                    }
                     if partition.lanes.finish_front(key.lane) {
                         self.ready.push_back(key);
                     }
@@ -192,6 +198,7 @@ impl<O> Core<O> {
                     .remedy("mend the function or the record, or choose a policy that goes on");
                 return self.begin_stop_with(error, actions);
             }
+            Then::DeadLetter if mutant::is("M34") => Outcome::Filtered,
             Then::DeadLetter => {
                 self.totals.dead_letters += 1;
                 let letter = DeadLetter { reason, error: error.clone(), without_value: false };

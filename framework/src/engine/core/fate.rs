@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::claim::Found;
-use super::{Action, Core};
+use super::{Action, Core, Phase};
 use crate::batch::{Batch, DeadLetter, DeadReason, Finished, Outcome, Span};
 use crate::delivery::{Fate, Progress};
 use crate::engine::observe::EngineEvent;
 use crate::error::{Cause, Error};
+use crate::mutant;
 use crate::policy::Then;
 use crate::record::{Coordinates, PartitionId};
 use crate::source::Position;
@@ -37,6 +38,10 @@ impl<O> Core<O> {
             took: self.now.saturating_sub(sent),
         }));
         match fate {
+            Fate::InDoubt(_) if mutant::is("M11") => self.keep_refused(batch),
+            Fate::InDoubt(_) if mutant::is("M12") => self.stored(batch, actions),
+            Fate::Aborted(_) if mutant::is("M18") => {}
+            Fate::Aborted(_) if mutant::is("M19") => self.rewind_and_keep(batch, actions),
             Fate::Committed => self.stored(batch, actions),
             Fate::Aborted(cause) if cause.is_for_operator() => {
                 self.close_commits(Error::sink_failed(cause), actions);
@@ -73,6 +78,20 @@ impl<O> Core<O> {
         ids.sort();
         ids.dedup();
         self.fence(&ids, "fenced", cause, actions);
+    }
+
+    /// Sends the same batch again and reads its records again as well.
+    fn rewind_and_keep(&mut self, batch: Batch<O>, actions: &mut Vec<Action<O>>) {
+        let (mut spans, finished) = batch.into_parts();
+        for span in &mut spans {
+            let cut = self.get(&span.partition).map(|p| (p.cut_records, p.cut_bytes));
+            self.recover(&span.partition, Phase::Ready, "aborted", actions);
+            if let (Some(partition), Some(cut)) = (self.get_mut(&span.partition), cut) {
+                (partition.cut_records, partition.cut_bytes) = cut;
+                span.epoch = partition.epoch;
+            }
+        }
+        self.keep_refused(Batch::new(spans, finished));
     }
 
     fn keep_refused(&mut self, batch: Batch<O>) {
@@ -119,8 +138,10 @@ impl<O> Core<O> {
             };
             partition.committed = span.next;
             partition.has_stored = true;
-            partition.cut_records -= records;
-            partition.cut_bytes -= bytes;
+            if !mutant::is("M36") {
+                partition.cut_records -= records;
+                partition.cut_bytes -= bytes;
+            }
             positions.push(Position { partition: span.partition, next: span.next });
         }
         if self.config.progress == Progress::Sink && !positions.is_empty() {

@@ -334,6 +334,9 @@ impl Source {
             self.said.push_back(Event::Ends(vec![Position { partition: id.clone(), next }]));
             self.said.push_back(Event::End { partition: id, epoch, next });
         } else {
+            // Where the log ends is told at any time, also to who is far from it.
+            let position = Position { partition: id.clone(), next: Offset::new(end) };
+            self.said.push_back(Event::Ends(vec![position]));
             self.said.push_back(Event::Records(Chunk { partition: id, epoch, records }));
         }
         true

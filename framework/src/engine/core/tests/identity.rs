@@ -37,6 +37,18 @@ fn every_repositioning_opens_a_new_epoch() {
 }
 
 #[test]
+fn records_that_are_alike_in_every_byte_are_each_processed_and_stored() {
+    let mut rig = Rig::start(&[0]);
+    rig.keyed(0, 0, Some("key"));
+    rig.keyed(0, 1, Some("key"));
+    rig.run();
+    rig.wait(50);
+    let batch = rig.commit();
+    assert_eq!(spans(&batch), [(0, 0, 2)]);
+    assert_eq!(batch.outputs().count(), 2);
+}
+
+#[test]
 fn records_of_an_old_epoch_are_dropped() {
     let mut rig = Rig::start(&[0]);
     let late = rig.chunk(0, [0, 1]);

@@ -46,15 +46,16 @@ fn a_failed_record_is_not_overtaken_while_it_waits_for_its_retry() {
     });
     rig.begin(&[0]);
     rig.keyed(0, 0, Some("a"));
+    rig.keyed(0, 1, Some("a"));
     let job = rig.jobs.pop_front().expect("it runs");
     rig.step([Rig::failed(&job)]);
-    rig.keyed(0, 1, Some("a"));
-    rig.keyed(0, 2, Some("b"));
-    assert_eq!(rig.running(), [2]);
+    rig.keyed(0, 2, Some("a"));
+    rig.keyed(0, 3, Some("b"));
+    assert_eq!(rig.running(), [3]);
     rig.jobs.clear();
     rig.wait(200);
     assert_eq!(rig.jobs.len(), 1);
-    assert_eq!(rig.running(), [0, 1], "in order");
+    assert_eq!(rig.running(), [0, 1, 2], "in order");
     assert_eq!(rig.jobs[0].tickets[0].attempt, 2);
 }
 

@@ -15,11 +15,14 @@ fn what_runs_is_finished_and_stored_and_nothing_more_is_started() {
     rig.stop();
     rig.deliver(1, [0]);
     assert_eq!(rig.jobs.len(), 1);
+    rig.wait(50);
+    assert!(rig.commits.is_empty(), "what still runs is not stored");
     let job = rig.jobs.pop_front().expect("it runs");
     rig.step([Rig::done(&job)]);
     rig.wait(50);
     let batch = rig.commit();
     assert_eq!(spans(&batch), [(0, 0, 1)]);
+    assert_eq!(batch.outputs().count(), 1);
     assert!(rig.finished.is_none());
     rig.ends(batch, Fate::Committed);
     rig.finished.take().expect("it ends").expect("without an error");
