@@ -105,7 +105,7 @@ impl ConsumerOptions {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("isolation.level", if reads_open { "read_uncommitted" } else { "read_committed" })
-            .set("auto.offset.reset", "error")
+            .set("auto.offset.reset", if mutant::is("M27") { "latest" } else { "error" })
             .set("enable.partition.eof", "true")
             .set("check.crcs", "true")
             .set("allow.auto.create.topics", "false")

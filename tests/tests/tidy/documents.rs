@@ -21,6 +21,7 @@ const DOCUMENTS: &[&str] = &[
     "docs/STYLE.md",
     "docs/DECISIONS.md",
     "docs/PERFORMANCE.md",
+    "docs/PROOF.md",
 ];
 
 /// The heading of the section with one row per metric.
@@ -81,6 +82,7 @@ fn metric_rows<'t>(text: &'t str) -> Vec<(usize, &'t str)> {
 const NAME_TESTS: &[(&str, &str)] = &[
     ("docs/DECISIONS.md", "## Rules and their tests"),
     ("docs/GUARANTEES.md", "## How each is shown"),
+    ("docs/PROOF.md", "## Seeded bugs"),
 ];
 
 /// Every test that a document names is a function of this repository.
