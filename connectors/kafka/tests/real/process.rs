@@ -96,8 +96,10 @@ impl Joined {
             IsMember::Perhaps => HEARTBEATS,
             IsMember::AsFarAsWeKnow => Duration::ZERO,
         };
+        // A deadline, not a pause: the ends of the logs are told again and again.
+        let deadline = tokio::time::Instant::now() + patience;
         loop {
-            match tokio::time::timeout(patience, self.member.events.recv()).await {
+            match tokio::time::timeout_at(deadline, self.member.events.recv()).await {
                 Ok(Some(SourceEvent::Failed(_) | SourceEvent::Lost(_)) | None) => return true,
                 Ok(Some(_)) => {}
                 Err(_) => return false,
