@@ -110,9 +110,8 @@ impl ConsumerOptions {
             .set("check.crcs", "true")
             .set("allow.auto.create.topics", "false")
             .set("fetch.queue.backoff.ms", "5")
-            // Of each partition as well, and far more than a fetch takes; what waits here costs
-            // several times its size.
-            .set("queued.min.messages", "5000")
+            // Of each partition as well. With 5,000 a reader waits for fetches (docs/DECISIONS.md).
+            .set("queued.min.messages", "20000")
             // Of each partition: each has a queue of its own.
             .set("queued.max.messages.kbytes", "4096")
             .set("max.poll.interval.ms", millis(self.max_poll_interval))

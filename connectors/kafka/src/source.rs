@@ -196,7 +196,7 @@ impl KafkaSource {
         self
     }
 
-    /// About how many records of a partition are fetched ahead of the processing. Default 5,000;
+    /// About how many records of a partition are fetched ahead of the processing. Default 20,000;
     /// bounded by 4 MiB of each partition as well (`queued.max.messages.kbytes`).
     #[must_use]
     pub fn records_per_fetch(mut self, records: u32) -> Self {
