@@ -34,12 +34,11 @@ where new_next < old_next or new_claim < old_claim
 
 /// Every copy was stored by the transaction that moved progress past its record.
 const STRAY: &str = r#"
-select count(*) from public.copied c
-where c."offset" >= (select min(old_next) from ledger.moves m
-        where m.topic = c.topic and m.partition = c.partition)
-    and not exists (select from ledger.moves m where m.xid = c.xmin::text::bigint
-        and m.topic = c.topic and m.partition = c.partition
-        and c."offset" >= m.old_next and c."offset" < m.new_next)
+with began as (select topic, partition, min(old_next) as first from ledger.moves group by 1, 2)
+select count(*) from public.copied c join began using (topic, partition)
+    left join ledger.moves m on m.xid = c.xmin::text::bigint and m.topic = c.topic
+        and m.partition = c.partition and c."offset" >= m.old_next and c."offset" < m.new_next
+where c."offset" >= began.first and m.xid is null
 "#;
 
 /// Begins to keep it, as soon as there is any progress to watch.
