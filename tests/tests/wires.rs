@@ -194,7 +194,7 @@ async fn the_end_of_a_transaction_that_is_answered_too_late_ends_exactly_once() 
 }
 
 #[tokio::test]
-async fn records_that_arrive_after_their_transaction_was_given_up_are_not_stored() -> Result<()> {
+async fn records_that_arrive_late_are_not_stored_beside_their_repetition() -> Result<()> {
     let Stage { kafka, scene, mut orders, feed } = stage(26).await?;
     let wire = kafka.wire(0);
     let mut running = orders.start()?;

@@ -110,7 +110,7 @@ impl ConsumerOptions {
             .set("check.crcs", "true")
             .set("allow.auto.create.topics", "false")
             .set("fetch.queue.backoff.ms", "5")
-            // Of each partition as well. With 5,000 a reader waits for fetches (docs/DECISIONS.md).
+            // Of each partition as well. With 5,000 reading was slower in most runs (docs/DECISIONS.md).
             .set("queued.min.messages", "20000")
             // Of each partition: each has a queue of its own.
             .set("queued.max.messages.kbytes", "4096")
