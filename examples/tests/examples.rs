@@ -2,13 +2,13 @@
 
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
+use tidegate_tests::readers::group_offsets;
 use tidegate_tests::servers::{self, unique};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
@@ -23,7 +23,6 @@ const SLOW_US: &str = "50000";
 struct Example {
     program: &'static str,
     arguments: Vec<String>,
-    kafka: String,
     /// Of the topic and the group.
     name: String,
     /// A database of its own.
@@ -42,7 +41,6 @@ impl Example {
         Ok(Self {
             program,
             arguments: arguments.map(str::to_owned).to_vec(),
-            kafka: kafka.to_owned(),
             name,
             database,
             directory: TempDir::new()?,
@@ -83,11 +81,11 @@ impl Example {
     /// Runs it slowly, kills it when it has stored something more, and lets it go on; three times.
     async fn is_killed(&self) -> Result<()> {
         for _ in 0..3 {
-            let before = self.progress()?;
+            let before = self.progress().await?;
             let mut child =
                 self.command().args(["--work-us", SLOW_US]).stdout(Stdio::null()).spawn()?;
             let began = Instant::now();
-            while self.progress()? <= before {
+            while self.progress().await? <= before {
                 ensure!(began.elapsed() < ENDS_WITHIN, "{} stores nothing", self.program);
                 sleep(Duration::from_millis(20)).await;
             }
@@ -106,19 +104,12 @@ impl Example {
     }
 
     /// What is stored, as its consumer group shows it: a sum of offsets.
-    fn progress(&self) -> Result<i64> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.kafka)
-            .set("group.id", &self.name)
-            .create()?;
-        let mut partitions = TopicPartitionList::new();
-        partitions.add_partition_range(&self.name, 0, 2);
-        let offsets = consumer.committed_offsets(partitions, Duration::from_secs(10))?;
-        let stored = offsets.elements().into_iter().filter_map(|element| match element.offset() {
-            Offset::Offset(next) => Some(next),
-            _ => None,
-        });
-        Ok(stored.sum())
+    async fn progress(&self) -> Result<i64> {
+        let shared = servers::shared().await?;
+        let topic = Arc::<str>::from(self.name.as_str());
+        let partitions = [0, 1].map(|index| (Arc::clone(&topic), index));
+        let stored = group_offsets(&shared.kafka.client(), &self.name, &partitions).await?;
+        Ok(stored.values().sum())
     }
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::util::Timeout;
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
@@ -96,10 +97,11 @@ pub(super) async fn read_ends(
     .await?
 }
 
-/// What the group has stored: the next offset of each partition. A partition without one is not there.
+/// What the group has stored: the next offset of each partition. A partition without one is not there. A group whose
+/// coordinator is only just coming up, and an offset that hangs on an open transaction, are waited for.
 ///
 /// # Errors
-/// When the broker does not answer.
+/// When there is no answer for too long.
 pub async fn group_offsets(
     client: &ClientConfig,
     group: &str,
@@ -111,19 +113,51 @@ pub async fn group_offsets(
     }
     let (client, group) = (client.clone(), group.to_owned());
     tokio::task::spawn_blocking(move || {
-        // Stable offsets only: one that hangs on an open transaction is waited for.
+        // Stable offsets only.
         let consumer = consumer(&client, "read_committed", &group)?;
-        let stored = consumer.committed_offsets(wanted, ANSWER).context("stored offsets")?;
-        let mut offsets = BTreeMap::new();
-        for element in stored.elements() {
-            element.error()?;
-            if let Offset::Offset(next) = element.offset() {
-                offsets.insert((element.topic().into(), element.partition()), next);
+        let start = Instant::now();
+        loop {
+            match stored(&consumer, &wanted) {
+                Ok(offsets) => return Ok(offsets),
+                Err(error) if start.elapsed() < OPEN_MAX && may_pass(&error) => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Err(error) => return Err(error).with_context(|| format!("offsets of {group}")),
             }
         }
-        Ok(offsets)
     })
     .await?
+}
+
+fn stored(
+    consumer: &BaseConsumer,
+    wanted: &TopicPartitionList,
+) -> Result<BTreeMap<Partition, i64>, KafkaError> {
+    let stored = consumer.committed_offsets(wanted.clone(), ANSWER)?;
+    let mut offsets = BTreeMap::new();
+    for element in stored.elements() {
+        element.error()?;
+        if let Offset::Offset(next) = element.offset() {
+            offsets.insert((element.topic().into(), element.partition()), next);
+        }
+    }
+    Ok(offsets)
+}
+
+/// Whether a question for offsets is worth asking again.
+fn may_pass(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::NotCoordinator
+                | Code::CoordinatorNotAvailable
+                | Code::CoordinatorLoadInProgress
+                | Code::UnstableOffsetCommit
+                | Code::OperationTimedOut
+                | Code::RequestTimedOut
+                | Code::WaitingForCoordinator
+        )
+    )
 }
 
 fn read(client: &ClientConfig, topic: &str) -> Result<Log> {
