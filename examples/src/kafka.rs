@@ -16,6 +16,9 @@ use tidegate::record::{Offset, PartitionId};
 
 /// How long a broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long a broker may take to get ready for what was never asked of it before: a topic that has just been created
+/// has no leaders for a moment, and the first transaction makes the topic that transactions are kept in.
+const READY: Duration = Duration::from_secs(60);
 
 fn client(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -86,10 +89,10 @@ pub async fn load<'a>(
     let mut config = client(bootstrap);
     config.set("transactional.id", format!("{topic}-load"));
     let producer = producer(config)?;
-    producer.init_transactions(ANSWER)?;
+    producer.init_transactions(READY)?;
     producer.begin_transaction()?;
     send(&producer, topic, records)?;
-    producer.commit_transaction(ANSWER).with_context(|| format!("topic {topic}"))?;
+    producer.commit_transaction(READY).with_context(|| format!("topic {topic}"))?;
     visible(bootstrap, topic)
 }
 
@@ -99,7 +102,7 @@ fn visible(bootstrap: &str, topic: &str) -> Result<()> {
     while ends(bootstrap, topic)?
         != ends_of(client(bootstrap).set(ISOLATION, "read_uncommitted"), topic)?
     {
-        ensure!(begun.elapsed() < ANSWER, "topic {topic}: a transaction does not end");
+        ensure!(begun.elapsed() < READY, "topic {topic}: a transaction does not end");
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
@@ -139,7 +142,7 @@ fn send<'a>(
     }
 }
 
-/// The end of each partition for readers of committed data.
+/// The end of each partition for readers of committed data. A topic whose partitions have no leaders yet is waited for.
 ///
 /// # Errors
 /// If the broker does not answer, or does not know the topic.
@@ -149,6 +152,16 @@ pub fn ends(bootstrap: &str, topic: &str) -> Result<BTreeMap<PartitionId, Offset
 
 fn ends_of(client: &ClientConfig, topic: &str) -> Result<BTreeMap<PartitionId, Offset>> {
     let consumer: BaseConsumer = client.create()?;
+    let begun = Instant::now();
+    loop {
+        match ends_now(&consumer, topic) {
+            Err(_) if begun.elapsed() < ANSWER => std::thread::sleep(Duration::from_millis(50)),
+            result => return result,
+        }
+    }
+}
+
+fn ends_now(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<PartitionId, Offset>> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER).context("no Kafka answers")?;
     let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
     ensure!(!partitions.is_empty(), "topic {topic} has no partitions yet");

@@ -11,9 +11,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use tidegate_tests::audit::{DeadValues, Rules};
 use tidegate_tests::fleet::staged::{
-    SOON, commit_in_flight, commits, copier, finish, finish_by, rules, slow,
+    SOON, commit_in_flight, commits, copier, feed, finish, finish_by, rules, slow,
 };
-use tidegate_tests::fleet::{Copier, Mix, Orders, Planned, Scene, Store, generate, produce, until};
+use tidegate_tests::fleet::{Copier, Mix, Orders, Planned, Scene, Store, generate, until};
 use tidegate_tests::readers::{open_transactions, read_ends};
 use tidegate_tests::servers::{
     self, Kafka, KafkaOptions, Postgres, PostgresOptions, Shared, unique,
@@ -35,12 +35,18 @@ async fn scene_on(kafka: &Kafka, postgres: &Postgres, store: &str, input: &str) 
     Scene::on(COPIER, kafka, store, input)
 }
 
-/// A scene on the shared servers, with an input of its own.
-async fn scene(shared: Shared, store: &str, records: Vec<Planned>) -> Result<Scene> {
+/// A scene with a new input topic.
+async fn scene_with(kafka: &Kafka, postgres: &Postgres, store: &str) -> Result<Scene> {
     let input = unique("input");
-    shared.kafka.create_topic(&input, PARTITIONS, &[]).await?;
-    produce(&shared.kafka.client(), &input, records, 0).await?;
-    scene_on(shared.kafka, shared.postgres, store, &input).await
+    kafka.create_topic(&input, PARTITIONS, &[]).await?;
+    scene_on(kafka, postgres, store, &input).await
+}
+
+/// A scene on the shared servers, with all its input.
+async fn scene(shared: Shared, store: &str, records: Vec<Planned>) -> Result<Scene> {
+    let scene = scene_with(shared.kafka, shared.postgres, store).await?;
+    scene.feed(records).await?;
+    Ok(scene)
 }
 
 #[tokio::test]
@@ -51,7 +57,8 @@ async fn a_member_frozen_past_its_session_shows_nothing_when_it_goes_on() -> Res
 }
 
 async fn zombie(shared: Shared, store: &str) -> Result<()> {
-    let scene = scene(shared, store, generate(1, 6000, PARTITIONS, Mix::ALL)).await?;
+    let scene = scene_with(shared.kafka, shared.postgres, store).await?;
+    let feed = feed(&scene, 1, PARTITIONS);
     let (mut first, mut second) = (slow(copier(&scene, "zombie")), slow(copier(&scene, "heir")));
     let mut zombie = first.start()?;
     commits(&mut zombie, &first, 3).await?;
@@ -60,8 +67,10 @@ async fn zombie(shared: Shared, store: &str) -> Result<()> {
     let mut heir = second.start()?;
     tokio::time::sleep_until(frozen + FROZEN).await;
     commits(&mut heir, &second, 1).await.context("the heir waits for the zombie")?;
-    ensure!(!scene.is_done().await?, "the zombie has nothing left to do");
     zombie.signal("CONT")?;
+    // It goes on with what it had, beside its heir.
+    commits(&mut heir, &second, second.committed()? + 5).await?;
+    feed.end().await?;
     finish(&scene, vec![zombie, heir]).await?;
     // Kafka's zombie may not have noticed before the group told it; the stores of SQL tell it themselves.
     let noticed = first.trail_so_far()?;
@@ -99,10 +108,8 @@ async fn a_copier_killed_between_cut_and_commit_leaves_all_or_nothing() -> Resul
 async fn killed_at_postgres() -> Result<()> {
     let (kafka, postgres) =
         (Kafka::shared().await?, Postgres::start(PostgresOptions::new()).await?);
-    let input = unique("input");
-    kafka.create_topic(&input, PARTITIONS, &[]).await?;
-    produce(&kafka.client(), &input, generate(2, 6000, PARTITIONS, Mix::ALL), 0).await?;
-    let scene = scene_on(kafka, &postgres, "postgres", &input).await?;
+    let scene = scene_with(kafka, &postgres, "postgres").await?;
+    let feed = feed(&scene, 2, PARTITIONS);
     let mut orders = slow(copier(&scene, "killed")).flag("--instance", "killed");
     for _ in 0..3 {
         let before = orders.committed()?;
@@ -113,6 +120,7 @@ async fn killed_at_postgres() -> Result<()> {
         killed.kill().await?;
         postgres.resume().await?;
     }
+    feed.end().await?;
     let last = orders.start()?;
     finish(&scene, vec![last]).await.context("postgres")?;
     scene.passed();
@@ -122,7 +130,8 @@ async fn killed_at_postgres() -> Result<()> {
 /// Another writer holds the file while the copier is to commit.
 async fn killed_at_sqlite() -> Result<()> {
     let shared = servers::shared().await?;
-    let scene = scene(shared, "sqlite", generate(3, 6000, PARTITIONS, Mix::ALL)).await?;
+    let scene = scene_with(shared.kafka, shared.postgres, "sqlite").await?;
+    let feed = feed(&scene, 3, PARTITIONS);
     let Store::Sqlite(path) = scene.store.clone() else { unreachable!("asked for") };
     let mut orders = slow(copier(&scene, "killed")).flag("--instance", "killed");
     for _ in 0..3 {
@@ -139,6 +148,7 @@ async fn killed_at_sqlite() -> Result<()> {
         sqlx::raw_sql("rollback").execute(&mut writer).await?;
         writer.close().await?;
     }
+    feed.end().await?;
     let last = orders.start()?;
     finish(&scene, vec![last]).await.context("sqlite")?;
     scene.passed();
@@ -149,10 +159,9 @@ async fn killed_at_sqlite() -> Result<()> {
 /// stays open, and its time-out is far away: only the next one of the same name can end it.
 async fn killed_at_kafka() -> Result<()> {
     let kafka = Kafka::start(KafkaOptions::new()).await?;
-    let input = unique("input");
-    kafka.create_topic(&input, PARTITIONS, &[]).await?;
-    produce(&kafka.client(), &input, generate(4, 8000, PARTITIONS, Mix::ALL), 0).await?;
-    let scene = Scene::on(COPIER, &kafka, Store::topic(&kafka, PARTITIONS).await?, &input)?;
+    let store = Store::topic(&kafka, PARTITIONS).await?;
+    let scene = Scene::new(COPIER, &kafka, store, PARTITIONS).await?;
+    let feed = feed(&scene, 4, PARTITIONS);
     let Store::Kafka(output) = scene.store.clone() else { unreachable!("asked for") };
     let mut orders = slow(copier(&scene, "killed"))
         .flag("--instance", "killed")
@@ -174,6 +183,7 @@ async fn killed_at_kafka() -> Result<()> {
         }
     }
     ensure!(open > 0, "no transaction was left open");
+    feed.end().await?;
     let last = orders.start()?;
     finish(&scene, vec![last]).await.context("kafka")?;
     scene.passed();
@@ -256,10 +266,8 @@ async fn stop_inside_its_transaction(
 async fn a_database_killed_during_a_commit_leaves_no_doubt() -> Result<()> {
     let (kafka, postgres) =
         (Kafka::shared().await?, Postgres::start(PostgresOptions::new()).await?);
-    let input = unique("input");
-    kafka.create_topic(&input, PARTITIONS, &[]).await?;
-    produce(&kafka.client(), &input, generate(6, 8000, PARTITIONS, Mix::ALL), 0).await?;
-    let scene = scene_on(kafka, &postgres, "postgres", &input).await?;
+    let scene = scene_with(kafka, &postgres, "postgres").await?;
+    let feed = feed(&scene, 6, PARTITIONS);
     let mut orders = slow(copier(&scene, "doubtful"));
     let mut doubtful = orders.start()?;
     for _ in 0..3 {
@@ -270,6 +278,7 @@ async fn a_database_killed_during_a_commit_leaves_no_doubt() -> Result<()> {
         postgres.kill().await?;
         postgres.start_again().await?;
     }
+    feed.end().await?;
     finish(&scene, vec![doubtful]).await?;
     let trail = orders.trail()?;
     ensure!(trail.fates("in_doubt") > 0, "no commit was in doubt");
@@ -286,7 +295,8 @@ async fn of_two_copiers_with_one_name_one_ends_and_says_so() -> Result<()> {
 }
 
 async fn twins(shared: Shared, store: &str) -> Result<()> {
-    let scene = scene(shared, store, generate(7, 6000, PARTITIONS, Mix::ALL)).await?;
+    let scene = scene_with(shared.kafka, shared.postgres, store).await?;
+    let feed = feed(&scene, 7, PARTITIONS);
     let twin = |name| slow(copier(&scene, name)).flag("--instance", "twin");
     let (mut one, mut other) = (twin("one"), twin("other"));
     let mut first = one.start()?;
@@ -305,6 +315,7 @@ async fn twins(shared: Shared, store: &str) -> Result<()> {
     let (mut ended, lives) = if left == Some(true) { (second, first) } else { (first, second) };
     let ended = ended.end(SOON).await?.with_code(1)?;
     ensure!(ended.last_line().contains("instance"), "it does not say why: {}", ended.last_line());
+    feed.end().await?;
     finish(&scene, vec![lives]).await?;
     scene.passed();
     Ok(())
@@ -316,21 +327,26 @@ async fn a_broker_that_pauses_for_ten_seconds_is_waited_for() -> Result<()> {
     let postgres = Postgres::shared().await?;
     let input = unique("input");
     kafka.create_topic(&input, PARTITIONS, &[]).await?;
-    produce(&kafka.client(), &input, generate(8, 8000, PARTITIONS, Mix::ALL), 0).await?;
     let scenes =
         try_join_all(STORES.map(|store| scene_on(&kafka, postgres, store, &input))).await?;
+    // All of them read the same.
+    let feed = feed(&scenes[0], 8, PARTITIONS);
     let mut running = Vec::new();
     for scene in scenes {
         let mut orders = slow(copier(&scene, "patient"));
         let mut patient = orders.start()?;
         commits(&mut patient, &orders, 3).await?;
-        running.push((scene, patient));
+        running.push((scene, orders, patient));
     }
     kafka.pause().await?;
     tokio::time::sleep(Duration::from_secs(10)).await;
     kafka.resume().await?;
     kafka.ready().await?;
-    let finishing = running.into_iter().map(async |(scene, patient)| {
+    for (_, orders, patient) in &mut running {
+        commits(patient, orders, orders.committed()? + 3).await.context("after the pause")?;
+    }
+    feed.end().await?;
+    let finishing = running.into_iter().map(async |(scene, _, patient)| {
         finish(&scene, vec![patient]).await?;
         scene.passed();
         anyhow::Ok(())

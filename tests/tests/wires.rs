@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
-use tidegate_tests::fleet::staged::{SOON, commits, copier, finish, slow};
-use tidegate_tests::fleet::{Feed, Mix, Orders, Scene, Store, generate, produce};
+use tidegate_tests::fleet::staged::{SOON, commits, copier, feed, finish, slow};
+use tidegate_tests::fleet::{Feed, Mix, Orders, Scene, Store, generate};
 use tidegate_tests::servers::{self, Kafka, KafkaOptions, unique};
 use tidegate_tests::wire::{Act, Protocol, What, Wire, api};
 
@@ -52,15 +52,19 @@ async fn lost_at_postgres(batches: Batches, loss: Loss) -> Result<()> {
     let shared = servers::shared().await?;
     let input = unique("input");
     shared.kafka.create_topic(&input, PARTITIONS, &[]).await?;
-    let records = match batches {
-        Batches::Small => generate(20, 4000, PARTITIONS, Mix::ALL),
-        Batches::Large => generate(21, 60_000, PARTITIONS, Mix::PLAIN),
-    };
-    produce(&shared.kafka.client(), &input, records, 0).await?;
     let store = Store::database(shared.postgres).await?;
     let Store::Postgres(url) = &store else { unreachable!("asked for") };
     let (wire, through) = wired(url)?;
     let scene = Scene::on(COPIER, shared.kafka, store, &input)?;
+    let input = match batches {
+        Batches::Small => Some(feed(&scene, 20, PARTITIONS)),
+        // Batches are large only while there is more to read than is read: all of it is there from the beginning, and
+        // is more than the rounds can take.
+        Batches::Large => {
+            scene.feed(generate(21, 120_000, PARTITIONS, Mix::PLAIN)).await?;
+            None
+        }
+    };
     let orders = copier(&scene, "copier").flag("--sink", format!("postgres:{through}"));
     let mut orders = match batches {
         Batches::Small => slow(orders),
@@ -77,7 +81,6 @@ async fn lost_at_postgres(batches: Batches, loss: Loss) -> Result<()> {
     let rounds = if batches == Batches::Small { 3 } else { 2 };
     let mut running = None;
     for round in 0..rounds {
-        let before = orders.committed()?;
         let trap = wire.trap(act, |what| what.commits_into("copied"));
         let copier = match &mut running {
             Some(copier) => copier,
@@ -87,8 +90,12 @@ async fn lost_at_postgres(batches: Batches, loss: Loss) -> Result<()> {
         if loss == Loss::Late {
             trap.open();
         }
-        commits(copier, &orders, before + 2).await.with_context(|| format!("round {round}"))?;
+        let caught = orders.committed()?;
+        commits(copier, &orders, caught + 1).await.with_context(|| format!("round {round}"))?;
         trap.open();
+    }
+    if let Some(input) = input {
+        input.end().await?;
     }
     finish(&scene, running.into_iter().collect()).await?;
     let trail = orders.trail()?;
@@ -121,9 +128,8 @@ async fn stage(seed: u64) -> Result<Stage> {
     let kafka = Kafka::start(KafkaOptions::new().wires(1)).await?;
     let input = unique("input");
     kafka.create_topic(&input, PARTITIONS, &[]).await?;
-    let records = generate(seed, 60_000, PARTITIONS, Mix::ALL);
-    let feed = Feed::start(&kafka.client(), &input, records, 400);
     let scene = Scene::on(COPIER, &kafka, Store::topic(&kafka, PARTITIONS).await?, &input)?;
+    let feed = feed(&scene, seed, PARTITIONS);
     let orders = slow(copier(&scene, "copier"))
         .flag("--instance", "copier")
         .flag("--bootstrap", kafka.wire(0).address());

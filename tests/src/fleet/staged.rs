@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tokio::time::sleep;
 
-use super::{Copier, Orders, Scene, Trail, until};
+use super::{Copier, Feed, Mix, Orders, Scene, Trail, generate, until};
 use crate::audit::{Compared, Rules};
 
 /// What anything staged may take on a busy machine.
@@ -24,6 +24,13 @@ pub fn copier(scene: &Scene, name: &str) -> Orders {
         .flag("--session-timeout-ms", SESSION_MS)
         .flag("--transaction-timeout-ms", "10000")
         .flag("--drain-ms", "5000")
+}
+
+/// Input with some of everything that comes as long as anything staged may take: however slow the machine is, there is
+/// always something left to do. It is to be ended before everything can be stored.
+#[must_use]
+pub fn feed(scene: &Scene, seed: u64, partitions: i32) -> Feed {
+    Feed::start(scene.client(), &scene.input, generate(seed, 60_000, partitions, Mix::ALL), 400)
 }
 
 /// Slow enough to be caught in the middle.
