@@ -87,6 +87,7 @@ impl Driver {
     async fn throughput(&self, args: &Args, works: &[Work], report: &mut Report) -> Result<()> {
         let records = args.records();
         let input = self.backlog(records).await?;
+        self.warm_up(args, works, &input).await?;
         for repetition in 0..args.repetitions() {
             for &work in works {
                 for &interval in intervals(work, &args.intervals) {
@@ -102,6 +103,21 @@ impl Driver {
             }
         }
         self.servers.delete_topic(&input).await
+    }
+
+    /// Each work once by both, unreported: a broker that was just started compiles itself while it works, and whoever
+    /// came first would pay for it.
+    async fn warm_up(&self, args: &Args, works: &[Work], input: &str) -> Result<()> {
+        let interval = args.intervals.iter().copied().max().unwrap_or(100);
+        for &work in works {
+            for who in [Who::Loop, Who::Framework] {
+                let mut case = self.case(work, who, interval, args.records());
+                input.clone_into(&mut case.input);
+                eprintln!("warming up: {work:?} by {who:?}");
+                self.measure(case).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn latency(&self, args: &Args, works: &[Work], report: &mut Report) -> Result<()> {

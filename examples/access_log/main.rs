@@ -87,14 +87,13 @@ async fn main() -> ExitCode {
 }
 
 async fn example(args: &Args) -> Result<()> {
-    let sink = Postgres::connect(&args.postgres()).into(requests()).into(paths());
+    let sink = Postgres::connect(&args.postgres()).setup(TABLES).into(requests()).into(paths());
     let job = pipeline(args, sink);
     if args.explained(&job) {
         return Ok(());
     }
     let topic = args.named("access", "");
     let mut database = Database::connect(&args.postgres()).await?;
-    database.execute(TABLES).await?;
     kafka::load(&args.bootstrap(), &topic, 4, lines()).await?;
     let summary = run::run(job, args, &topic).await?;
     println!("{summary}\n");

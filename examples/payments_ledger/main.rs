@@ -100,14 +100,13 @@ async fn main() -> ExitCode {
 }
 
 async fn example(args: &Args) -> Result<()> {
-    let sink = Postgres::connect(&args.postgres()).into(entries()).into(balances());
+    let sink = Postgres::connect(&args.postgres()).setup(TABLES).into(entries()).into(balances());
     let job = pipeline(args, sink);
     if args.explained(&job) {
         return Ok(());
     }
     let topic = args.named("payments", "");
     let mut database = Database::connect(&args.postgres()).await?;
-    database.execute(TABLES).await?;
     let values = payments::values()?;
     let records = values.iter().map(|(merchant, value)| (merchant.clone(), value.as_str()));
     kafka::load(&args.bootstrap(), &topic, 6, records).await?;

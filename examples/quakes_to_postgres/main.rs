@@ -115,13 +115,12 @@ async fn main() -> ExitCode {
 }
 
 async fn example(args: &Args) -> Result<()> {
-    let job = pipeline(args, Postgres::connect(&args.postgres()).into(table()));
+    let job = pipeline(args, Postgres::connect(&args.postgres()).setup(TABLES).into(table()));
     if args.explained(&job) {
         return Ok(());
     }
     let topic = args.named("quakes", "");
     let mut database = Database::connect(&args.postgres()).await?;
-    database.execute(TABLES).await?;
     kafka::load(&args.bootstrap(), &topic, 3, features()).await?;
     let summary = run::run(job, args, &topic).await?;
     println!("{summary}\n");

@@ -373,7 +373,12 @@ async fn what_cannot_work_is_refused_in_one_line_that_names_it() -> Result<()> {
     ensure!(wrong != url, "the shared server has another password");
     let sink = format!("postgres:{wrong}");
     refuses(copier().flag("--sink", sink), 2, &["--sink", "password"]).await?;
-    refuses(copier().flag("--sink", "sqlite:/nonexistent/x.sqlite"), 2, &["/nonexistent"]).await?;
+    refuses(
+        copier().flag("--sink", "sqlite:/nonexistent/x.sqlite"),
+        2,
+        &["--sink", "/nonexistent"],
+    )
+    .await?;
     scene.passed();
     Ok(())
 }

@@ -236,6 +236,32 @@ async fn sigterm_ends_in_time_although_no_database_answers() -> Result<()> {
 }
 
 #[tokio::test]
+async fn sigterm_ends_a_start_that_waits_for_its_database() -> Result<()> {
+    let kafka = Kafka::shared().await?;
+    let postgres = Postgres::start(PostgresOptions::new()).await?;
+    let store = Store::database(&postgres).await?;
+    let scene = Scene::on(COPIER, kafka, store, &unique("input"))?;
+    for dead in [false, true] {
+        if dead {
+            postgres.kill().await?
+        } else {
+            postgres.pause().await?
+        }
+        let mut orders = copier(&scene, if dead { "dead" } else { "paused" });
+        let mut early = orders.start()?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let ended = terminated(&mut early).await?.with_code(0)?;
+        ensure!(ended.last_line().starts_with("stored 0 of 0 records"), "{}", ended.last_line());
+        ensure!(ended.words.contains("stopped before it had started"), "{}", ended.words);
+        if !dead {
+            postgres.resume().await?;
+        }
+    }
+    scene.passed();
+    Ok(())
+}
+
+#[tokio::test]
 async fn sigterm_does_not_wait_for_a_record_that_waits_for_its_retry() -> Result<()> {
     let kafka = Kafka::shared().await?;
     let mut records = generate(5, 300, 1, Mix::PLAIN);

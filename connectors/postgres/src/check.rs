@@ -15,7 +15,7 @@ use crate::error::{before, cause};
 /// The statements that create the bookkeeping tables.
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// Two instances that start at once must not both create the tables.
+/// Two instances that start at once must not both create tables.
 const CREATION_LOCK: i64 = 0x7469_6465_6761_7465;
 
 fn failed(error: sqlx::Error) -> SinkError {
@@ -65,6 +65,15 @@ async fn missing(conn: &mut PgConnection, books: &Bookkeeping) -> Result<Vec<Str
     Ok(missing)
 }
 
+/// Runs the user's statements.
+pub(crate) async fn setup(conn: &mut PgConnection, statements: &[String]) -> Result<(), SinkError> {
+    if statements.is_empty() {
+        return Ok(());
+    }
+    create(conn, &statements.join(";\n")).await.map_err(Failure::into_setup_error)
+}
+
+/// Runs statements in one transaction, one process at a time.
 async fn create(conn: &mut PgConnection, ddl: &str) -> Result<(), Failure> {
     let mut tx = conn.begin().await.map_err(before)?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
@@ -72,7 +81,11 @@ async fn create(conn: &mut PgConnection, ddl: &str) -> Result<(), Failure> {
         .execute(&mut *tx)
         .await
         .map_err(before)?;
-    // The names in it are quoted.
+    // A backend remembers that a schema is missing until it locks a relation, whatever others have
+    // created while it waited: `IF NOT EXISTS` would go by what it remembers, and fail.
+    let look = "SELECT FROM pg_catalog.pg_namespace LIMIT 0";
+    sqlx::query(look).execute(&mut *tx).await.map_err(before)?;
+    // The names in it are quoted, or it is the user's own.
     sqlx::raw_sql(AssertSqlSafe(ddl.to_owned())).execute(&mut *tx).await.map_err(before)?;
     tx.commit().await.map_err(before)
 }

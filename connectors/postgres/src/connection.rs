@@ -108,8 +108,8 @@ pub(crate) async fn connect_within(
             Err(failure) => failure,
         };
         if failure.fate == Fate::Operator {
-            return Err(Error::sink_failed(format_args!("cannot connect to {server}"))
-                .with_source(failure.cause));
+            let problem = format_args!("{server} refuses the connection");
+            return Err(Error::configuration("postgres url", problem).with_source(failure.cause));
         }
         if Instant::now() + pause >= end {
             return Err(Error::deadline(format_args!(

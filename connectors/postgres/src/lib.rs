@@ -19,12 +19,15 @@
 //!     let report = br#"{"id":"nc73649170","mag":4.5,"place":"Eureka"}"#;
 //!     broker.produce(&PartitionId::new("quakes", 0), Some(b"nc73649170"), Some(report));
 //!
-//!     // CREATE TABLE quakes (id text PRIMARY KEY, mag float8, place text): checked, never created.
 //!     let quakes = Table::new("quakes")
 //!         .text("id", |q: &Quake| &q.id)                      // borrowed: nothing is cloned
 //!         .float8("mag", |q| q.mag)
 //!         .text_opt("place", |q| q.place.as_deref())
 //!         .upsert_on(["id"]);
+//!
+//!     let sink = Postgres::connect("postgres://localhost/geo")
+//!         .setup("CREATE TABLE IF NOT EXISTS quakes (id text PRIMARY KEY, mag float8, place text)")
+//!         .into(quakes);                                      // checked against the real table
 //!
 //!     Pipeline::new("quakes-to-postgres")                     // also the consumer group
 //!         .from(broker.source(&["quakes"]))
@@ -32,7 +35,7 @@
 //!         .filter(|q| q.value.mag >= 4.5)
 //!         .map(|q| q.value.clone())
 //!         .on_failure(Retry::times(3).then_dead_letter())
-//!         .exactly_once(Postgres::connect("postgres://localhost/geo").into(quakes))
+//!         .exactly_once(sink)
 //!         .run()                                              // until SIGTERM or Ctrl-C
 //!         .await?;
 //!     Ok(())

@@ -119,6 +119,7 @@ where
         valid.map_err(SinkError::Stop)?;
         let connected = connect_within(&self.settings, &server, &context.group, context.deadline);
         let mut session = connected.await.map_err(SinkError::Stop)?;
+        check::setup(&mut session.conn, &self.target.setup).await?;
         let letters = self.target.needs_dead_letters(context);
         if letters || offsets == Offsets::Stored {
             check::bookkeeping(&mut session.conn, &books, self.target.may_create()).await?;

@@ -162,6 +162,32 @@ async fn a_table_is_found_by_the_search_path_once_and_for_all() {
     assert_eq!(lab.rows("SELECT id FROM sales.items").await, ["4"]);
 }
 
+/// The advisory lock under which tables are created.
+const CREATION_LOCK: i64 = 0x7469_6465_6761_7465;
+
+#[tokio::test]
+async fn many_that_meet_an_empty_database_create_its_bookkeeping_once() {
+    let lab = Database::new().await;
+    let hold = format!("SELECT pg_advisory_lock({CREATION_LOCK})");
+    let mut holder = lab.connect().await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(hold)).execute(&mut holder).await.unwrap();
+    // A session that has created a schema before looks nothing up again that would tell it of the others' work.
+    let warm = "CREATE SCHEMA IF NOT EXISTS warm; \
+                CREATE TABLE IF NOT EXISTS items (id bigint, text text, amount bigint)";
+    let starts = (0..4).map(|_| open(lab.set_up(vec![items()], &[warm])));
+    let release = async {
+        // All of them wait, and come on in turns: each sees that the tables are missing before the first creates them.
+        let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database \
+                       WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted";
+        while lab.number(waiting).await < 4 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        drop(holder);
+    };
+    tokio::join!(futures::future::join_all(starts), release);
+    assert_eq!(lab.number("SELECT count(*) FROM tidegate.version").await, 1);
+}
+
 #[tokio::test]
 async fn a_read_only_database_is_waited_for() {
     let lab = Database::new().await;

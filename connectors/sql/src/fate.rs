@@ -101,6 +101,17 @@ impl Failure {
         }
     }
 
+    /// The error of the user's statements at the start: what waiting does not mend is theirs.
+    pub fn into_setup_error(self) -> SinkError {
+        match self.fate {
+            Fate::Aborted | Fate::Reconnect => SinkError::Retry(self.cause),
+            _ => SinkError::Stop(
+                Error::configuration("setup", self.cause)
+                    .remedy("run the statements by hand as this user, and see what is refused"),
+            ),
+        }
+    }
+
     fn into_rejection(self) -> Rejection {
         Rejection { cause: self.cause, record: self.record }
     }

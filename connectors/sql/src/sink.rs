@@ -71,6 +71,16 @@ macro_rules! sql_sink {
                 self
             }
 
+            /// Runs your own SQL at every start, before the tables are looked at, as in
+            /// `CREATE TABLE IF NOT EXISTS …`. What several calls give runs in order and in one
+            /// transaction, by one process at a time. A database that is away is waited for like
+            /// at any start; what it refuses ends the start with a configuration error.
+            #[must_use]
+            pub fn setup(mut self, sql: impl Into<String>) -> Self {
+                self.target.setup.push(sql.into());
+                self
+            }
+
             /// Forbids creating the bookkeeping tables; if they are missing, the error prints the
             /// statements that create them.
             #[must_use]

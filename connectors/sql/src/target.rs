@@ -24,6 +24,8 @@ pub struct Target<O> {
     pub tables: Vec<Table<O>>,
     /// Whether there is a dead letter table.
     pub dead_letters: DeadLetterTable,
+    /// The user's statements that every start begins with.
+    pub setup: Vec<String>,
     tables_manual: Tables,
 }
 
@@ -32,6 +34,7 @@ impl<O> Default for Target<O> {
         Self {
             tables: Vec::new(),
             dead_letters: DeadLetterTable::On,
+            setup: Vec::new(),
             tables_manual: Tables::Created,
         }
     }

@@ -38,11 +38,29 @@ pub(crate) async fn bookkeeping(
         if !may_create {
             return Err(SinkError::Stop(creation_refused(&missing.join(", "), &ddl)));
         }
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut *tx).await.map_err(failed)?;
-        tx.commit().await.map_err(failed)?;
+        create(conn, ddl).await.map_err(failed)?;
     }
     version(conn, books).await.map_err(SinkError::Stop)
+}
+
+/// Runs the user's statements.
+pub(crate) async fn setup(
+    conn: &mut SqliteConnection,
+    statements: &[String],
+) -> Result<(), SinkError> {
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let done = create(conn, statements.join(";\n")).await;
+    done.map_err(|error| before(error).into_setup_error())
+}
+
+/// Runs statements in one transaction, one process at a time.
+async fn create(conn: &mut SqliteConnection, ddl: String) -> Result<(), sqlx::Error> {
+    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+    // The names in it are quoted, or it is the user's own.
+    sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut *tx).await?;
+    tx.commit().await
 }
 
 async fn exists(conn: &mut SqliteConnection, quoted: &str) -> Result<bool, sqlx::Error> {

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Sqlite};
 use tidegate_sql::Failure;
 
 use crate::error::before;
-use crate::settings::Settings;
+use crate::settings::{Missing, Settings};
 
 /// A query from generated text. Whatever stands in it is a constant of this crate or went through
 /// `tidegate_sql::quote`.
@@ -23,6 +23,6 @@ pub(crate) async fn connection(
 ) -> Result<SqliteConnection, Failure> {
     match left.take() {
         Some(conn) => Ok(conn),
-        None => settings.connect().await.map_err(before),
+        None => settings.connect(Missing::Refused).await.map_err(before),
     }
 }

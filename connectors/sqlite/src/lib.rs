@@ -23,12 +23,6 @@
 //! #   /*
 //!     let path = "quakes.db";
 //! #   */
-//!     // Tables of results are yours: they are checked, never created.
-//!     let mut file = SqliteConnection::connect(&format!("sqlite://{path}?mode=rwc")).await?;
-//!     sqlx::raw_sql("CREATE TABLE IF NOT EXISTS quakes (id TEXT PRIMARY KEY, mag REAL)")
-//!         .execute(&mut file)
-//!         .await?;
-//!
 //!     let broker = MemoryBroker::new();
 //!     broker.create_topic("quakes", 1);
 //!     let partition = PartitionId::new("quakes", 0);
@@ -40,12 +34,15 @@
 //!         .text("id", |q: &Quake| &q.id)
 //!         .float8("mag", |q| q.mag)
 //!         .upsert_on(["id"]);
+//!     let sink = Sqlite::open(path)
+//!         .setup("CREATE TABLE IF NOT EXISTS quakes (id TEXT PRIMARY KEY, mag REAL)")
+//!         .into(quakes);
 //!     let handle = Pipeline::new("quakes-to-sqlite")          // also the consumer group
 //!         .from(broker.source(&["quakes"]))
 //!         .decode(Json::<Quake>::new())
 //!         .map(|q| q.value.clone())
 //!         .on_failure(Retry::times(3).then_dead_letter())
-//!         .exactly_once(Sqlite::open(path).into(quakes))      // rows, dead letters, offsets: one step
+//!         .exactly_once(sink)                                 // rows, dead letters, offsets: one step
 //!         .start()                                            // or `.run().await` until a signal
 //!         .await?;
 //! #   let deadline = std::time::Instant::now() + Duration::from_secs(60);
@@ -55,6 +52,7 @@
 //!     }
 //!     handle.stop(Duration::from_secs(5)).await?;
 //!
+//!     let mut file = SqliteConnection::connect(&format!("sqlite://{path}")).await?;
 //!     let stored = "SELECT (SELECT mag FROM quakes), next_offset, \
 //!                   (SELECT count(*) FROM tidegate_dead_letter) FROM tidegate_progress";
 //!     let stored: (f64, i64, i64) = sqlx::query_as(stored).fetch_one(&mut file).await?;

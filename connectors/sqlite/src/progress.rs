@@ -13,7 +13,7 @@ use tidegate_sql::{Bookkeeping, Liveness, ProgressRow};
 
 use crate::connection::query;
 use crate::error::cause;
-use crate::settings::Settings;
+use crate::settings::{Missing, Settings};
 use crate::store::NOW;
 
 /// Stored progress for people and tools: look at it, set it.
@@ -49,7 +49,7 @@ impl Progress {
     pub async fn open_with_prefix(path: impl AsRef<Path>, prefix: &str) -> Result<Self, Error> {
         let settings = Settings { prefix: prefix.to_owned(), ..Settings::new(path.as_ref()) };
         let books = settings.validate()?;
-        let mut conn = settings.connect().await.map_err(failed)?;
+        let mut conn = settings.connect(Missing::Refused).await.map_err(failed)?;
         crate::check::version(&mut conn, &books).await?;
         Ok(Self { conn, books })
     }

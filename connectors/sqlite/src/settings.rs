@@ -8,6 +8,13 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use tidegate::Error;
 use tidegate_sql::{BadName, Bookkeeping};
 
+/// What becomes of a file that is not there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Missing {
+    Created,
+    Refused,
+}
+
 /// Where the database is and how it is opened.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -47,11 +54,11 @@ impl Settings {
         self.bookkeeping().map_err(|error| Error::configuration("bookkeeping_prefix", error))
     }
 
-    /// Opens the file; it must exist, because the tables for results must.
-    pub(crate) async fn connect(&self) -> Result<SqliteConnection, sqlx::Error> {
+    /// Opens the file. Once it was looked at it must exist, because the tables for results must.
+    pub(crate) async fn connect(&self, missing: Missing) -> Result<SqliteConnection, sqlx::Error> {
         SqliteConnectOptions::new()
             .filename(&self.path)
-            .create_if_missing(false)
+            .create_if_missing(missing == Missing::Created)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(self.busy_timeout)

@@ -10,12 +10,14 @@ use tidegate::Error;
 use tidegate::batch::Batch;
 use tidegate::record::PartitionId;
 use tidegate::sink::{Claim, ClaimRequest, Move, SinkContext, SinkDescription, SinkError};
-use tidegate_sql::{End, Failure, Offsets, Ownership, Phases, Table, Target, WriteWith, sql_sink};
+use tidegate_sql::{
+    End, Failure, Fate, Offsets, Ownership, Phases, Table, Target, WriteWith, sql_sink,
+};
 
 use crate::check;
 use crate::connection::connection;
 use crate::error::before;
-use crate::settings::Settings;
+use crate::settings::{Missing, Settings};
 use crate::store::Store;
 use crate::transaction::{Opened, Transaction};
 use crate::write::{Encoded, TablePlan, dead_letter_inserter};
@@ -36,7 +38,8 @@ impl<O> Sqlite<O>
 where
     O: Send + Sync + 'static,
 {
-    /// The database in this file, which must exist with its tables for results.
+    /// The database in this file, which must exist with its tables for results unless
+    /// [`setup`](Self::setup) creates them.
     pub fn open(path: impl AsRef<Path>) -> Self {
         Self {
             settings: Settings::new(path.as_ref()),
@@ -69,13 +72,17 @@ where
         let books = self.settings.validate().map_err(SinkError::Stop)?;
         let valid = self.target.validate(context, self.write_with.is_some());
         valid.map_err(SinkError::Stop)?;
-        if !self.settings.path.exists() {
+        let missing =
+            if self.target.setup.is_empty() { Missing::Refused } else { Missing::Created };
+        if missing == Missing::Refused && !self.settings.path.exists() {
             let path = self.settings.path.display();
             let error = Error::configuration("path", format_args!("{path} does not exist"));
-            return Err(SinkError::Stop(error.remedy("create the database with its tables first")));
+            let remedy = "create the database with its tables first, or let `.setup(…)` do it";
+            return Err(SinkError::Stop(error.remedy(remedy)));
         }
-        let connected = self.settings.connect().await;
-        let mut conn = connected.map_err(|error| before(error).into_sink_error())?;
+        let connected = self.settings.connect(missing).await.map_err(before);
+        let mut conn = connected.map_err(|failure| self.not_opened(failure))?;
+        check::setup(&mut conn, &self.target.setup).await?;
         let needs_dead_letters = self.target.needs_dead_letters(context);
         if needs_dead_letters || offsets == Offsets::Stored {
             check::bookkeeping(&mut conn, &books, self.target.may_create()).await?;
@@ -94,6 +101,15 @@ where
         });
         self.conn = Some(conn);
         Ok(())
+    }
+
+    /// A folder that is not there, a file that is none of SQLite's or must not be written: mend the path.
+    fn not_opened(&self, failure: Failure) -> SinkError {
+        if failure.fate != Fate::Operator {
+            return failure.into_sink_error();
+        }
+        let problem = format_args!("{} cannot be opened", self.settings.path.display());
+        SinkError::Stop(Error::configuration("path", problem).with_source(failure.cause))
     }
 
     fn description(&self) -> SinkDescription {

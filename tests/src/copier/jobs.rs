@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Connection;
 use tidegate::prelude::*;
 use tidegate::record::RawRecord;
 use tidegate::sink::{Sink, TransactionalSink};
@@ -53,7 +52,7 @@ pub fn to_kafka(args: &Args, topic: &str) -> Result<Job<Message>, Error> {
 /// A setting that cannot be used.
 pub fn to_postgres(args: &Args, url: &str) -> Result<Job<Copied>, Error> {
     let source = source(args, &Kafka::connect(&args.bootstrap));
-    let sink = Postgres::connect(url).into(table());
+    let sink = Postgres::connect(url).setup(CREATE_IN_POSTGRES).into(table());
     match args.guarantee {
         Promise::ExactlyOnce => exactly(args, source, Copied::of, sink),
         _ => weaker(args, source, Copied::of, sink),
@@ -66,7 +65,7 @@ pub fn to_postgres(args: &Args, url: &str) -> Result<Job<Copied>, Error> {
 /// A setting that cannot be used.
 pub fn to_sqlite(args: &Args, path: &Path) -> Result<Job<Copied>, Error> {
     let source = source(args, &Kafka::connect(&args.bootstrap));
-    let sink = Sqlite::open(path).into(table());
+    let sink = Sqlite::open(path).setup(CREATE_IN_SQLITE).into(table());
     match args.guarantee {
         Promise::ExactlyOnce => exactly(args, source, Copied::of, sink),
         _ => weaker(args, source, Copied::of, sink),
@@ -83,78 +82,14 @@ fn table() -> Table<Copied> {
         .int4("pid", |copied| copied.pid)
 }
 
-/// The advisory lock under which the table is created: any number nobody else uses.
-const CREATING: i64 = 0x7469_6465;
-
-const CREATE: &str = "CREATE TABLE IF NOT EXISTS copied (topic text, partition int, \
-    \"offset\" bigint, i int, key BYTES, value BYTES, pid int)";
-
-/// How long a database that is down is waited for.
-const CREATE_MAX: Duration = Duration::from_secs(60);
-
-/// Creates the table in PostgreSQL when it is missing, one copier at a time.
-///
-/// What is missing is what a statement would not find: `IF NOT EXISTS` looks only into the first
-/// schema of the search path, which for a user of the name `tidegate` is the one of the
-/// bookkeeping tables as soon as that exists.
-///
-/// # Errors
-/// If the database does not answer, or refuses.
-pub async fn create_in_postgres(url: &str) -> Result<(), Error> {
-    let deadline = tokio::time::Instant::now() + CREATE_MAX;
-    let create = async || {
-        let mut database = sqlx::PgConnection::connect(url).await?;
-        let create = CREATE.replace("BYTES", "bytea");
-        let once = format!(
-            "SELECT pg_advisory_lock({CREATING}); \
-             DO $$ BEGIN IF to_regclass('copied') IS NULL THEN {create}; END IF; END $$"
-        );
-        sqlx::raw_sql(sqlx::AssertSqlSafe(once)).execute(&mut database).await?;
-        // The lock ends with the session.
-        database.close().await
-    };
-    while let Err(error) = create().await {
-        let code = error.as_database_error().and_then(|refused| refused.code());
-        let class = code.as_deref().unwrap_or_default().get(..2).unwrap_or_default();
-        match class {
-            // A wrong name or password, a database that does not exist: mend the URL.
-            "28" | "3D" => {
-                return Err(Error::configuration("--sink", "PostgreSQL refused").with_source(error));
-            }
-            // It is down, starting, or has no connection left: as for the pipeline itself, waited for.
-            "" | "08" | "53" | "57" if tokio::time::Instant::now() < deadline => {
-                tracing::warn!(%error, "the table cannot be looked for yet");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            _ => return Err(Error::sink_failed("table copied").with_source(error)),
-        }
-    }
-    Ok(())
-}
-
-/// Creates the table in SQLite when it is missing.
-///
-/// # Errors
-/// If the file cannot be opened or written.
-pub async fn create_in_sqlite(path: &Path) -> Result<(), Error> {
-    let options = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .busy_timeout(Duration::from_secs(30));
-    let create = async {
-        let mut database = sqlx::SqliteConnection::connect_with(&options).await?;
-        let create = CREATE.replace("BYTES", "blob");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(create.as_str())).execute(&mut database).await?;
-        database.close().await
-    };
-    create.await.map_err(|error| match &error {
-        // A folder that is not there, or must not be written: mend the path.
-        sqlx::Error::Database(refused) if refused.code().as_deref() == Some("14") => {
-            Error::configuration("--sink", path.display()).with_source(error)
-        }
-        _ => Error::sink_failed("table copied").with_source(error),
-    })
-}
+/// Creates the table when it is missing. What is missing is what a statement would not find: in PostgreSQL,
+/// `IF NOT EXISTS` looks only into the first schema of the search path, which for a user of the name `tidegate` is the
+/// one of the bookkeeping tables as soon as that exists.
+const CREATE_IN_POSTGRES: &str = "DO $$ BEGIN IF to_regclass('copied') IS NULL THEN \
+    CREATE TABLE copied (topic text, partition int, \"offset\" bigint, i int, key bytea, value bytea, pid int); \
+    END IF; END $$";
+const CREATE_IN_SQLITE: &str = "CREATE TABLE IF NOT EXISTS copied (topic text, partition int, \
+    \"offset\" bigint, i int, key blob, value blob, pid int)";
 
 fn source(args: &Args, kafka: &Kafka) -> KafkaSource {
     let mut source = kafka

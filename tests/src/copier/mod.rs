@@ -67,14 +67,22 @@ pub async fn run(args: Args) -> Result<Summary, Error> {
     match &args.sink {
         Target::Kafka(topic) => drive(jobs::to_kafka(&args, topic)?, &args).await,
         Target::Postgres(url) => {
-            jobs::create_in_postgres(url).await?;
-            drive(jobs::to_postgres(&args, url)?, &args).await
+            drive(jobs::to_postgres(&args, url)?, &args).await.map_err(of_the_sink)
         }
         Target::Sqlite(path) => {
-            jobs::create_in_sqlite(path).await?;
-            drive(jobs::to_sqlite(&args, path)?, &args).await
+            drive(jobs::to_sqlite(&args, path)?, &args).await.map_err(of_the_sink)
         }
     }
+}
+
+/// What the library calls a URL or a path is one flag here.
+fn of_the_sink(error: Error) -> Error {
+    let text = error.to_string();
+    if error.is_configuration() && (text.starts_with("postgres url:") || text.starts_with("path:"))
+    {
+        return Error::configuration("--sink", text);
+    }
+    error
 }
 
 async fn drive<O: Send + Sync + 'static>(job: Job<O>, args: &Args) -> Result<Summary, Error> {

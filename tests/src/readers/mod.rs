@@ -49,7 +49,7 @@ pub async fn create_counted_table(url: &str) -> Result<()> {
     postgres::create_counted_table(url).await
 }
 
-/// The tables of a SQLite file, in one snapshot. Tables that are not there are empty.
+/// The tables of a SQLite file, in one snapshot. Tables that are not there are empty, and so is a file that is not there.
 ///
 /// # Errors
 /// When the file cannot be read.

@@ -12,7 +12,7 @@ use super::Tables;
 use crate::audit::{Output, Partition};
 
 pub(super) async fn read(path: &Path, group: &str) -> Result<Tables> {
-    let mut database = open(path).await?;
+    let Some(mut database) = open(path).await? else { return Ok(Tables::default()) };
     // In WAL mode a reader sees one moment from its first statement on.
     sqlx::raw_sql("begin").execute(&mut database).await?;
     // Rows are numbered as they come, and only one writer at a time can come.
@@ -34,15 +34,19 @@ pub(super) async fn read(path: &Path, group: &str) -> Result<Tables> {
 }
 
 pub(super) async fn read_progress(path: &Path, group: &str) -> Result<BTreeMap<Partition, i64>> {
-    let mut database = open(path).await?;
+    let Some(mut database) = open(path).await? else { return Ok(BTreeMap::new()) };
     let progress = progress(&mut database, group).await?;
     database.close().await?;
     Ok(progress)
 }
 
-async fn open(path: &Path) -> Result<SqliteConnection> {
+/// The file, unless nobody has made it yet.
+async fn open(path: &Path) -> Result<Option<SqliteConnection>> {
+    if !path.exists() {
+        return Ok(None);
+    }
     let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(30));
-    Ok(SqliteConnection::connect_with(&options).await?)
+    Ok(Some(SqliteConnection::connect_with(&options).await?))
 }
 
 async fn progress(

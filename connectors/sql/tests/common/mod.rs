@@ -49,6 +49,13 @@ pub(crate) trait Lab: Sized {
     /// The same, without a dead letter table.
     fn no_letters<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>) -> Self::Sink<O>;
 
+    /// A sink into these tables that runs each of these at its start.
+    fn set_up<O: Send + Sync + 'static>(
+        &self,
+        tables: Vec<Table<O>>,
+        sql: &[&str],
+    ) -> Self::Sink<O>;
+
     /// A sink into these tables that runs these statements in the transaction of each batch.
     fn writes<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>, sql: &str) -> Self::Sink<O>;
 
@@ -226,6 +233,9 @@ macro_rules! every_promise {
         );
         $crate::promises!($lab, start:
             a_table_that_does_not_fit_is_refused_before_anything_is_consumed,
+            setup_runs_at_every_start_before_the_tables_are_looked_at,
+            a_setup_that_is_refused_leaves_nothing_and_is_named,
+            many_that_start_at_once_set_up_one_after_another,
             missing_bookkeeping_is_created_or_its_statements_are_printed,
             bookkeeping_of_another_version_is_refused,
             a_policy_with_dead_letters_needs_their_table,

@@ -38,6 +38,32 @@ pub(crate) async fn a_table_that_does_not_fit_is_refused_before_anything_is_cons
     assert_stops(Sink::open(&mut nothing, &expected).await, "writes to no table");
 }
 
+const ITEMS: &str = "CREATE TABLE IF NOT EXISTS items (id bigint, text text, amount bigint)";
+
+pub(crate) async fn setup_runs_at_every_start_before_the_tables_are_looked_at<L: Lab>(lab: L) {
+    let sql = [ITEMS, "INSERT INTO items VALUES (1, 'a', 1); INSERT INTO items VALUES (2, 'b', 2)"];
+    for starts in 1..=2 {
+        open(lab.set_up(vec![items()], &sql)).await;
+        assert_eq!(lab.number("SELECT count(*) FROM items").await, 2 * starts);
+    }
+}
+
+pub(crate) async fn a_setup_that_is_refused_leaves_nothing_and_is_named<L: Lab>(lab: L) {
+    let mut sink = lab.set_up(vec![items()], &[ITEMS, "INSERT INTO nowhere VALUES (1)"]);
+    let refused = TransactionalSink::open(&mut sink, &context(DeadLetters::Expected)).await;
+    let message = assert_stops(refused, "nowhere");
+    assert!(message.starts_with("setup: "), "{message}");
+    assert!(!lab.has("items").await, "it is one transaction");
+}
+
+pub(crate) async fn many_that_start_at_once_set_up_one_after_another<L: Lab>(lab: L) {
+    // Run side by side, `IF NOT EXISTS` can fail, and a count can miss what others add.
+    let sql = [ITEMS, "INSERT INTO items SELECT count(*), 'x', 0 FROM items"];
+    let starts = (0..6).map(|_| open(lab.set_up(vec![items()], &sql)));
+    futures::future::join_all(starts).await;
+    assert_eq!(lab.number("SELECT count(DISTINCT id) FROM items").await, 6);
+}
+
 pub(crate) async fn missing_bookkeeping_is_created_or_its_statements_are_printed<L: Lab>(lab: L) {
     lab.run("CREATE TABLE items (id bigint, text text, amount bigint)").await;
     let mut manual = lab.manual(vec![items()]);

@@ -46,6 +46,10 @@ impl Lab for File {
         self.sink(tables).without_dead_letters()
     }
 
+    fn set_up<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>, sql: &[&str]) -> Sqlite<O> {
+        sql.iter().fold(self.sink(tables), |sink, sql| sink.setup(*sql))
+    }
+
     fn writes<O: Send + Sync + 'static>(&self, tables: Vec<Table<O>>, sql: &str) -> Sqlite<O> {
         let sql: std::sync::Arc<str> = sql.into();
         self.sink(tables).write_with(move |conn, _| {
