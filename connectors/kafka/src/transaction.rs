@@ -17,7 +17,7 @@ use crate::ffi::Failure;
 use crate::membership::{Membership, Scope};
 use crate::message::Message;
 use crate::metrics;
-use crate::outbox::items;
+use crate::outbox::{Item, items};
 use crate::producer::{Ended, TransactionalProducer, Trouble};
 use crate::replacement::{ONE_BY_ONE_COMMITS, Open, Why};
 use crate::sink::KafkaSink;
@@ -29,6 +29,9 @@ const MEMBERSHIP_MAX: Duration = Duration::from_secs(10);
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
 /// Messages after which other tasks get a turn.
 const YIELD_EVERY: usize = 1024;
+/// The last messages of a batch, which are handed over while the consumer's thread is asked for the membership that is
+/// committed with: under load the way there and back takes longer than they do.
+const LAST_MESSAGES: usize = 1024;
 
 impl KafkaSink {
     pub(crate) async fn commit_batch(&mut self, batch: &Batch<Message>) -> Result<(), CommitError> {
@@ -36,16 +39,7 @@ impl KafkaSink {
         if spans.is_empty() && items(batch).next().is_none() {
             return Ok(());
         }
-        // Asked first, so that nothing is sent for a batch that is stale already.
-        self.membership(Scope::Spans(batch.spans().to_vec())).await?;
-        self.begin().await?;
-        self.send(batch).await?;
-        // Asked again: the newest membership is what the broker compares, and the spans must
-        // still be ours with it.
-        let membership = match self.membership(Scope::Spans(spans.clone())).await {
-            Ok(membership) => membership,
-            Err(refused) => return Err(self.give_up(refused).await),
-        };
+        let membership = self.send_as_a_member(batch, &spans).await?;
         let offsets = list(spans.iter().map(|span| (&span.partition, span.next)));
         let ended = producer(&mut self.open)?.finish(offsets, membership.metadata).await;
         let said = self.conclude(ended, Some(batch));
@@ -61,6 +55,42 @@ impl KafkaSink {
         Ok(())
     }
 
+    /// Begins a transaction and hands it all messages; answers the membership to commit with.
+    async fn send_as_a_member(
+        &mut self,
+        batch: &Batch<Message>,
+        spans: &[Span],
+    ) -> Result<Membership, CommitError> {
+        // Asked first, so that nothing is sent for a batch that is stale already.
+        let asked = self.ask(Scope::Spans(batch.spans().to_vec()))?;
+        self.begin().await?;
+        let mut membership = match asked.await {
+            Ok(membership) => membership,
+            Err(refused) => return Err(self.give_up(refused).await),
+        };
+        let begun = Instant::now();
+        let mut messages = items(batch).enumerate();
+        let early = items(batch).count().saturating_sub(LAST_MESSAGES);
+        if early > 0 {
+            self.send(batch, messages.by_ref().take(early)).await?;
+            // Asked again: the newest membership is what the broker compares, and the spans must
+            // still be ours with it.
+            let asked = match self.ask(Scope::Spans(spans.to_vec())) {
+                Ok(asked) => asked,
+                Err(refused) => return Err(self.give_up(refused).await),
+            };
+            self.send(batch, messages).await?;
+            membership = match asked.await {
+                Ok(membership) => membership,
+                Err(refused) => return Err(self.give_up(refused).await),
+            };
+        } else {
+            self.send(batch, messages).await?;
+        }
+        metrics::phase("send", begun.elapsed());
+        Ok(membership)
+    }
+
     pub(crate) async fn probe_batch(&mut self, batch: &Batch<Message>) -> Result<(), CommitError> {
         let open = opened(&mut self.open)?;
         if !open.sends_one_by_one() {
@@ -68,7 +98,7 @@ impl KafkaSink {
             open.send_one_by_one(ONE_BY_ONE_COMMITS).await.map_err(no_producer)?;
         }
         self.begin().await?;
-        self.send(batch).await?;
+        self.send(batch, items(batch).enumerate()).await?;
         let ended = producer(&mut self.open)?.flush_and_abort().await;
         let said = self.conclude(ended, Some(batch));
         self.renew_after(&said).await;
@@ -93,7 +123,7 @@ impl KafkaSink {
         }
         let ids: Vec<PartitionId> = moves.iter().map(|to| to.partition.clone()).collect();
         let stored = self.stored(&ids).await.map_err(not_read)?;
-        let membership = self.membership(Scope::Partitions(ids)).await?;
+        let membership = self.ask(Scope::Partitions(ids))?.await?;
         let mut positions: Vec<(&PartitionId, Offset)> = Vec::new();
         for (to, stored) in moves.iter().zip(stored) {
             let ours = membership.owned.contains(&to.partition);
@@ -125,21 +155,27 @@ impl KafkaSink {
         self.conclude(ended, None)
     }
 
-    /// Our place in the group for this scope; refused, nothing is sent.
-    async fn membership(&self, scope: Scope) -> Result<Membership, CommitError> {
+    /// Asks the consumer's thread for our place in the group for this scope; the answer may be
+    /// waited for later.
+    fn ask(
+        &self,
+        scope: Scope,
+    ) -> Result<impl Future<Output = Result<Membership, CommitError>> + use<>, CommitError> {
         let connected = self.connected().map_err(CommitError::Aborted)?;
         let (reply, answer) = oneshot::channel();
         connected.remote.send(Command::Membership(scope, reply));
-        match tokio::time::timeout(MEMBERSHIP_MAX, answer).await {
-            Ok(Ok(Ok(membership))) => Ok(membership),
-            Ok(Ok(Err(refusal))) => {
-                Err(CommitError::Aborted(Cause::new(format_args!("membership: {refusal}"))))
+        Ok(async {
+            match tokio::time::timeout(MEMBERSHIP_MAX, answer).await {
+                Ok(Ok(Ok(membership))) => Ok(membership),
+                Ok(Ok(Err(refusal))) => {
+                    Err(CommitError::Aborted(Cause::new(format_args!("membership: {refusal}"))))
+                }
+                Ok(Err(_)) => Err(CommitError::Aborted(Cause::new("the source is closed"))),
+                Err(_) => {
+                    Err(CommitError::Aborted(Cause::new("the consumer's thread does not answer")))
+                }
             }
-            Ok(Err(_)) => Err(CommitError::Aborted(Cause::new("the source is closed"))),
-            Err(_) => {
-                Err(CommitError::Aborted(Cause::new("the consumer's thread does not answer")))
-            }
-        }
+        })
     }
 
     async fn begin(&mut self) -> Result<(), CommitError> {
@@ -147,13 +183,17 @@ impl KafkaSink {
         self.conclude(ended, None)
     }
 
-    /// Hands every message of the batch to the producer. A full queue is waited for, within half
-    /// of the transaction's time; nothing is ever dropped.
-    async fn send(&mut self, batch: &Batch<Message>) -> Result<(), CommitError> {
+    /// Hands these messages of the batch, each with its number, to the producer. A full queue is
+    /// waited for, within half of the transaction's time; nothing is ever dropped.
+    async fn send(
+        &mut self,
+        batch: &Batch<Message>,
+        messages: impl Iterator<Item = (usize, Item<'_>)>,
+    ) -> Result<(), CommitError> {
         let begun = Instant::now();
         let patience = opened(&mut self.open)?.times.transaction / 2;
         let mut sent = 0;
-        for (id, item) in items(batch).enumerate() {
+        for (id, item) in messages {
             loop {
                 let producer = producer(&mut self.open)?;
                 match self.outbox.send(&item, id, producer.topics()) {
@@ -165,13 +205,12 @@ impl KafkaSink {
                     Err(code) => return Err(self.not_sent(code, batch, id).await),
                 }
             }
-            sent = id + 1;
+            sent += 1;
             if sent % YIELD_EVERY == 0 {
                 tokio::task::yield_now().await;
             }
         }
         metrics::produced(sent);
-        metrics::phase("send", begun.elapsed());
         Ok(())
     }
 

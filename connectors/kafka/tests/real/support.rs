@@ -200,7 +200,18 @@ pub(crate) fn stored(group: &str, topic: &str, partition: i32) -> Option<i64> {
         .expect("a consumer");
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, partition);
-    let list = consumer.committed_offsets(list, PATIENCE).expect("committed");
+    let begun = Instant::now();
+    let list = loop {
+        match consumer.committed_offsets(list.clone(), PATIENCE) {
+            Ok(list) => break list,
+            // The broker is only just getting ready to coordinate the group.
+            Err(error) if begun.elapsed() < PATIENCE => {
+                eprintln!("{group}: {error}");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Err(error) => panic!("{group}: {error}"),
+        }
+    };
     match list.elements()[0].offset() {
         KafkaOffset::Offset(offset) => Some(offset),
         _ => None,
@@ -251,8 +262,10 @@ impl Member {
 
     /// The next event; what says nothing of partitions or records is left out.
     pub(crate) async fn event(&mut self) -> SourceEvent {
+        // A deadline: the ends of the logs are told every second.
+        let until = Instant::now() + PATIENCE;
         loop {
-            match self.any_event().await {
+            match self.any_event_until(until).await {
                 SourceEvent::GroupChanged | SourceEvent::Health(_) | SourceEvent::Ends(_) => {}
                 event => return event,
             }
@@ -260,7 +273,11 @@ impl Member {
     }
 
     pub(crate) async fn any_event(&mut self) -> SourceEvent {
-        tokio::time::timeout(PATIENCE, self.events.recv())
+        self.any_event_until(Instant::now() + PATIENCE).await
+    }
+
+    async fn any_event_until(&mut self, until: Instant) -> SourceEvent {
+        tokio::time::timeout_at(until.into(), self.events.recv())
             .await
             .expect("an event in time")
             .expect("the source lives")

@@ -56,6 +56,29 @@ pub(super) fn requests<H: Harness>(harness: &H, partitions: &[i32]) -> Vec<Claim
     partitions.iter().map(request).collect()
 }
 
+/// Claims as the engine does: again while it is put off.
+pub(super) async fn claimed<H, S>(harness: &H, sink: &mut S, partitions: &[i32]) -> Vec<Stored>
+where
+    H: Harness,
+    S: TransactionalSink,
+{
+    patiently(async || claim(harness, sink, partitions).await).await
+}
+
+/// Asks again while it is put off.
+async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, SinkError>) -> T {
+    let mut last = None;
+    for _ in 0..REPETITIONS_MAX {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(SinkError::Retry(cause)) => last = Some(cause),
+            Err(other) => panic!("a claim is answered or put off: {other}"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    panic!("a claim was put off {REPETITIONS_MAX} times: {last:?}");
+}
+
 /// Claims once. The answers are in the order of the requests, whatever order they came in.
 pub(super) async fn claim<H, S>(
     harness: &H,
@@ -83,16 +106,7 @@ where
     H: Harness,
     S: TransactionalSink,
 {
-    let mut last = None;
-    for _ in 0..REPETITIONS_MAX {
-        match try_resume(harness, sink, partitions).await {
-            Ok(nexts) => return nexts,
-            Err(SinkError::Retry(cause)) => last = Some(cause),
-            Err(other) => panic!("a claim is answered or put off: {other}"),
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    panic!("a claim was put off {REPETITIONS_MAX} times: {last:?}");
+    patiently(async || try_resume(harness, sink, partitions).await).await
 }
 
 /// As [`resume`], without patience.

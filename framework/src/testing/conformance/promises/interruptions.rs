@@ -2,9 +2,7 @@
 
 use super::super::batches::{assert_whole, cut, number};
 use super::super::harness::{Ability, Harness, LeftOpen, OutputOf, Severed};
-use super::super::owner::{
-    claim, commit, context, letters, open, opened, owner, resume, try_resume,
-};
+use super::super::owner::{commit, context, letters, open, opened, owner, resume, try_resume};
 use crate::record::Offset;
 use crate::sink::{CommitError, SinkError, TransactionalSink};
 use crate::testing::faulty::{Call, Fault, FaultScript, Happens, Told};
@@ -227,7 +225,6 @@ pub async fn an_open_transaction_is_settled_by_the_next_claim<H: Harness>(harnes
     drop(guard);
     // Not with the heir's commit either, and not when the last trace of it is gone.
     assert_whole(harness, &harness.view().await);
-    let stored = claim(harness, &mut heir, &[0]).await.expect("claimed");
-    assert_eq!(super::super::owner::at(&stored[0]), 12);
+    assert_eq!(resume(harness, &mut heir, &[0]).await, [12]);
     heir.close().await;
 }

@@ -2,7 +2,7 @@
 
 use super::super::batches::{Cut, assert_whole, cut};
 use super::super::harness::{Ability, Harness};
-use super::super::owner::{assert_fenced, at, claim, commit, opened, owner, resume, start};
+use super::super::owner::{assert_fenced, at, claimed, commit, opened, owner, resume, start};
 use crate::batch::Outcome;
 use crate::record::Offset;
 use crate::sink::{Move, Stored, TransactionalSink};
@@ -10,7 +10,7 @@ use crate::sink::{Move, Stored, TransactionalSink};
 /// Nothing is stored, so nobody resumes anywhere: the start policy decides.
 pub async fn an_empty_store_claims_nothing<H: Harness>(harness: &H) {
     let mut sink = opened(harness).await;
-    let stored = claim(harness, &mut sink, &[0, 1]).await.expect("claimed");
+    let stored = claimed(harness, &mut sink, &[0, 1]).await;
     assert!(
         stored.iter().all(|stored| matches!(stored, Stored::Nothing)),
         "an empty store has nothing: {stored:?}"
@@ -60,12 +60,12 @@ pub async fn an_empty_batch_still_moves_progress<H: Harness>(harness: &H) {
 /// The first start that is stored holds; whoever comes second changes nothing.
 pub async fn a_start_is_stored_once<H: Harness>(harness: &H) {
     let mut sink = opened(harness).await;
-    claim(harness, &mut sink, &[0, 1]).await.expect("claimed");
+    claimed(harness, &mut sink, &[0, 1]).await;
     let starts = [start(harness, 1, 7), start(harness, 0, 5)];
     sink.reposition(&starts).await.expect("starts are stored");
     let again = [start(harness, 0, 9), start(harness, 1, 1)];
     sink.reposition(&again).await.expect("what is there is left as it is");
-    let stored = claim(harness, &mut sink, &[0, 1]).await.expect("claimed");
+    let stored = claimed(harness, &mut sink, &[0, 1]).await;
     let stored: Vec<i64> = stored.iter().map(at).collect();
     assert_eq!(stored, [5, 7], "where the first starts said");
     commit(&mut sink, cut(harness, 0, 5..8), harness).await;
