@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::broker::{MemoryBroker, StartedAt};
+use crate::batch::Span;
 use crate::error::Cause;
 use crate::record::{Epoch, Offset, PartitionId, Topic};
 use crate::source::{
@@ -182,7 +183,8 @@ impl Source for MemorySource {
         // As with a real client: whoever asks before the source is open gets nothing that works.
         let open = self.group.lock().expect("no holder of the lock panics").is_some();
         let group = if open { Arc::clone(&self.group) } else { Arc::default() };
-        Arc::new(MemoryGroup { broker: self.broker.clone(), group })
+        let reading = Arc::clone(&self.reading);
+        Arc::new(MemoryGroup { broker: self.broker.clone(), reading, group })
     }
 
     fn close(&mut self) -> BoxFuture<'static, ()> {
@@ -234,6 +236,7 @@ fn find(broker: &MemoryBroker, want: Wanted) -> Vec<Resolved> {
 
 struct MemoryGroup {
     broker: MemoryBroker,
+    reading: Arc<Reading>,
     group: Arc<Mutex<Option<(String, u64)>>>,
 }
 
@@ -263,6 +266,22 @@ impl GroupOffsets for MemoryGroup {
             self.broker.commit_group(&group, &position.partition, position.next);
         }
         Ok(())
+    }
+
+    async fn commit_reached(&self, spans: &[Span]) -> Result<(), SourceError> {
+        let stale = {
+            let reading = self.reading.lock();
+            let is_current = |span: &&Span| {
+                reading.get(&span.partition).is_some_and(|cursor| cursor.epoch == span.epoch)
+            };
+            spans.iter().find(|span| !is_current(span)).map(|span| span.partition.clone())
+        };
+        if let Some(id) = stale {
+            let cause = Cause::new(format_args!("{id} was repositioned meanwhile"));
+            return Err(SourceError::Retry(cause));
+        }
+        let positions: Vec<Position> = spans.iter().map(Position::reached).collect();
+        self.commit(&positions).await
     }
 
     fn mirror(&self, positions: Vec<Position>) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Action, Call, Core, Phase};
+use super::{Action, Call, Core, Partition, Phase};
 use crate::delivery::Progress;
 use crate::engine::observe::EngineEvent;
 use crate::error::Error;
@@ -19,6 +19,10 @@ pub(super) struct Asked {
     /// A commit is in doubt: the answer tells what became of it.
     for_doubt: bool,
 }
+
+/// Why a partition stops whose progress is gone from the store that has its results.
+const IS_LOST: &str = "its stored progress is gone, and so may be its results: if the store was restored or failed over, \
+                       seek to where its results end";
 
 /// First wait after a failed claim; it doubles up to five seconds.
 pub(super) const CLAIM_BACKOFF: Duration = Duration::from_millis(100);
@@ -181,7 +185,13 @@ impl<O> Core<O> {
         // What is not stored any more although it was is not decided a second time: it goes on
         // where it is known to be, and that is stored again.
         let known = partition.has_stored.then_some(partition.committed).or(partition.known_start);
+        let is_lost = progress == Progress::Sink && stored.is_none() && partition.has_results();
         partition.has_stored = stored.is_some();
+        if is_lost {
+            // The results are in the same store: to go on behind them could leave them out.
+            self.fail(&claim.partition, IS_LOST.to_owned(), actions);
+            return None;
+        }
         let want = match (claim.stored, known) {
             (Stored::At(offset), _) => Wanted::Stored(id, offset),
             (Stored::Nothing | Stored::Added, Some(start)) => Wanted::Stored(id, start),
@@ -338,6 +348,13 @@ impl<O> Core<O> {
                 actions.push(Action::Tell(EngineEvent::Repositioned { partition, next }));
             }
         }
+    }
+}
+
+impl<O> Partition<O> {
+    /// Whether its progress is known to stand behind something else than its first start.
+    fn has_results(&self) -> bool {
+        self.has_stored && self.known_start != Some(self.committed)
     }
 }
 

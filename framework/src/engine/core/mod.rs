@@ -65,6 +65,8 @@ struct Partition<O> {
     id: PartitionId,
     topic_id: Option<TopicId>,
     epoch: Epoch,
+    /// The epoch under which the source was last told to read it.
+    read_under: Epoch,
     phase: Phase,
     tracker: Tracker<O>,
     lanes: Lanes,
