@@ -18,6 +18,7 @@ mod fate;
 mod fence;
 mod revoke;
 mod seek;
+mod start;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -194,18 +194,7 @@ impl Delivery {
         let Some(claimed): Option<Vec<Stored>> = claimed else {
             return self.wait(Call::Claim(requests), &partitions, shared);
         };
-        for partition in &partitions {
-            // A claim in the database counts, whoever makes it. To ask for the group's offsets takes
-            // nothing from anybody: there it is the group that says whose they are.
-            let counts = match &shared.store {
-                Store::Sql(_) => true,
-                _ => source.member().is_some_and(|member| shared.group.owns(member, *partition)),
-            };
-            let fence = if counts { shared.history.attempts.claimed(*partition) } else { NOBODYS };
-            if !fails {
-                self.fences.insert(*partition, fence);
-            }
-        }
+        self.note_claims(&partitions, !fails, source, shared);
         if fails {
             shared.cover.saw(Seen::ClaimAnswerLost);
             return Some(claim_failed("the answer was lost"));
@@ -219,6 +208,27 @@ impl Delivery {
         let claims = requests.into_iter().zip(claimed);
         let claims = claims.map(|(r, stored)| Claim { partition: r.partition, stored });
         Some(Event::Claimed(Ok(claims.collect())))
+    }
+
+    /// A claim in the database counts, whoever makes it. To ask for the group's offsets takes nothing
+    /// from anybody: there it is the group that says whose they are.
+    fn note_claims(
+        &mut self,
+        partitions: &[usize],
+        is_answered: bool,
+        source: &Source,
+        shared: &mut Shared,
+    ) {
+        for partition in partitions {
+            let counts = match &shared.store {
+                Store::Sql(_) => true,
+                _ => source.member().is_some_and(|member| shared.group.owns(member, *partition)),
+            };
+            let fence = if counts { shared.history.attempts.claimed(*partition) } else { NOBODYS };
+            if is_answered {
+                self.fences.insert(*partition, fence);
+            }
+        }
     }
 
     /// Somebody else's transaction stands in the way: wait for it, or end it after a while.
