@@ -39,8 +39,9 @@ pub trait Source: Send + 'static {
     /// Allows so many more records and bytes of each partition. A new epoch starts without credit.
     /// Credit of an older epoch than the partition's current one is ignored; credit of a newer one
     /// is kept until the partition gets there, because it may overtake the answer to an
-    /// [`Assignment`]. The last record may exceed the bytes. A partition without credit is not
-    /// read while all others go on.
+    /// [`Assignment`]. The last record may exceed the bytes; by how much it did is taken off what is
+    /// allowed next, which is granted on top of it. A partition without credit is not read while all
+    /// others go on.
     fn credit(&mut self, grants: Vec<Credit>);
 
     /// Finds positions: where to start, whether a stored offset still lies in the log. Must be

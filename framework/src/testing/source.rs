@@ -47,7 +47,8 @@ struct Cursor {
     /// The last end that was told.
     ended_at: Option<Offset>,
     records: usize,
-    bytes: u64,
+    /// Less than none behind a record that was larger than what was left.
+    bytes: i64,
 }
 
 impl MemorySource {
@@ -79,7 +80,7 @@ impl Reading {
             match self.lock().get_mut(&grant.partition) {
                 Some(cursor) if cursor.epoch == grant.epoch => {
                     cursor.records += grant.records as usize;
-                    cursor.bytes += grant.bytes;
+                    cursor.bytes = cursor.bytes.saturating_add_unsigned(grant.bytes);
                 }
                 Some(cursor) if cursor.epoch > grant.epoch => {}
                 _ => early.push(grant),
@@ -91,7 +92,7 @@ impl Reading {
     fn send(&self, broker: &MemoryBroker, events: &EventSender) -> bool {
         let mut sent = false;
         for (partition, cursor) in self.lock().iter_mut() {
-            if cursor.records == 0 || cursor.bytes == 0 {
+            if cursor.records == 0 || cursor.bytes <= 0 {
                 continue;
             }
             let (records, end) = broker.read(partition, cursor.at, CHUNK.min(cursor.records));
@@ -100,7 +101,7 @@ impl Reading {
                 cursor.at = last.offset.next();
                 cursor.records -= records.len();
                 let bytes: usize = records.iter().map(|record| record.size_bytes()).sum();
-                cursor.bytes = cursor.bytes.saturating_sub(bytes as u64);
+                cursor.bytes = cursor.bytes.saturating_sub_unsigned(bytes as u64);
                 let partition = partition.clone();
                 sent |= events.send(SourceEvent::Records(Chunk { partition, epoch, records }));
             } else if cursor.ended_at != Some(end) {

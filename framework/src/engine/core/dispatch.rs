@@ -34,7 +34,7 @@ impl<O> Core<O> {
         for record in chunk.records {
             let bytes = record.size_bytes();
             partition.credit_records = partition.credit_records.saturating_sub(1);
-            partition.credit_bytes = partition.credit_bytes.saturating_sub(bytes);
+            partition.credit_bytes = partition.credit_bytes.saturating_sub_unsigned(bytes as u64);
             self.totals.records_in += 1;
             self.totals.bytes_in += bytes as u64;
             let key = if needs_key { record.key.clone() } else { None };

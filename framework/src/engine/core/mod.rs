@@ -83,7 +83,8 @@ struct Partition<O> {
     cut_bytes: usize,
     /// Records and bytes the source may still send.
     credit_records: usize,
-    credit_bytes: usize,
+    /// Less than none behind a record that was larger than what was left: the next grant pays for it.
+    credit_bytes: i64,
     /// It stopped by name at what was delivered last; what was delivered is still finished.
     broken: Option<String>,
     paused: bool,

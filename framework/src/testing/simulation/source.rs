@@ -50,7 +50,7 @@ struct Cursor {
     at: i64,
     told_end: Option<i64>,
     records: u64,
-    bytes: u64,
+    bytes: i64,
     assignment: u64,
 }
 
@@ -281,7 +281,7 @@ impl Source {
             match self.cursors.get_mut(&number(&grant.partition)) {
                 Some(cursor) if cursor.epoch == grant.epoch => {
                     cursor.records += u64::from(grant.records);
-                    cursor.bytes += grant.bytes;
+                    cursor.bytes = cursor.bytes.saturating_add_unsigned(grant.bytes);
                 }
                 Some(cursor) if cursor.epoch > grant.epoch => {}
                 _ => self.early.push(grant),
@@ -330,7 +330,7 @@ impl Source {
                 shared.cover.saw(Seen::Oversize);
             }
             cursor.records = cursor.records.saturating_sub(1);
-            cursor.bytes = cursor.bytes.saturating_sub(bytes);
+            cursor.bytes = cursor.bytes.saturating_sub_unsigned(bytes);
             cursor.at = entry.offset() + 1;
             records.push(Arc::clone(&entry.record));
         }

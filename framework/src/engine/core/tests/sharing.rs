@@ -32,6 +32,18 @@ fn in_flight(rig: &Rig) -> usize {
 }
 
 #[test]
+fn a_record_larger_than_what_was_left_is_paid_for_by_the_next_grant() {
+    let mut rig = Rig::with_settings(|settings| settings.in_flight_bytes = 4);
+    rig.begin(&[0]);
+    let granted = |rig: &mut Rig| rig.credits.drain(..).map(|credit| credit.bytes).sum::<u64>();
+    assert_eq!(granted(&mut rig), 1);
+    rig.process(0, [0]);
+    assert_eq!(granted(&mut rig), 0, "the partition is above its share");
+    rig.commit_ends(Fate::Committed);
+    assert_eq!(granted(&mut rig), 9 + 1, "ten bytes were read against one");
+}
+
+#[test]
 fn what_waits_to_run_or_to_be_tried_again_is_forgotten_with_its_partition() {
     let mut rig = Rig::with(|config| {
         config.policy = Retry::times(3).backoff(ms(3_600_000), ms(3_600_000)).then_stop();

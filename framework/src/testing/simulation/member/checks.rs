@@ -24,10 +24,8 @@ impl Member {
             shared.fail(format!("m{}: {held} records are in flight, {limit} may be", self.number));
         }
         let bytes: usize = status.partitions.iter().map(|p| p.in_flight_bytes).sum();
-        // The last record read against a grant may be larger than what was left of it, and a grant may be
-        // on its way while an earlier one is overdrawn: at most one for each record still allowed.
-        let overdrawn = shared.logs.len() + shared.plan.limits.in_flight_records.div_ceil(4);
-        let bytes_max = shared.plan.limits.in_flight_bytes + overdrawn * LARGEST;
+        // Each partition may hold one record that was larger than what was left to it.
+        let bytes_max = shared.plan.limits.in_flight_bytes + shared.logs.len() * LARGEST;
         if bytes > bytes_max {
             shared.fail(format!("m{}: {bytes} bytes are in flight", self.number));
         }
