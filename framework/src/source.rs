@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::batch::Span;
 use crate::error::{Cause, Error};
 use crate::record::{Epoch, Offset, PartitionId, RawRecord, Timestamp, Topic};
 use crate::sink::TopicId;
@@ -38,8 +39,9 @@ pub trait Source: Send + 'static {
     /// Allows so many more records and bytes of each partition. A new epoch starts without credit.
     /// Credit of an older epoch than the partition's current one is ignored; credit of a newer one
     /// is kept until the partition gets there, because it may overtake the answer to an
-    /// [`Assignment`]. The last record may exceed the bytes. A partition without credit is not
-    /// read while all others go on.
+    /// [`Assignment`]. The last record may exceed the bytes; by how much it did is taken off what is
+    /// allowed next, which is granted on top of it. A partition without credit is not read while all
+    /// others go on.
     fn credit(&mut self, grants: Vec<Credit>);
 
     /// Finds positions: where to start, whether a stored offset still lies in the log. Must be
@@ -320,6 +322,13 @@ pub struct Position {
     pub next: Offset,
 }
 
+impl Position {
+    /// Where this span ends.
+    pub(crate) fn reached(span: &Span) -> Self {
+        Self { partition: span.partition.clone(), next: span.next }
+    }
+}
+
 /// The offsets a consumer group keeps at the broker: progress for at-least-once and at-most-once,
 /// a mirror for lag tools where progress lives in SQL. Callable from any task.
 #[async_trait]
@@ -332,7 +341,15 @@ pub trait GroupOffsets: Send + Sync {
 
     /// Commits and waits for the broker's answer. An `Err` of [`SourceError::Fenced`] means the
     /// member no longer owns them.
+    ///
+    /// For positions that were chosen: first starts, and where somebody seeks to.
     async fn commit(&self, positions: &[Position]) -> Result<(), SourceError>;
+
+    /// As [`commit`](Self::commit), for what processing has reached: the ends of these spans. The
+    /// broker takes offsets from any member, so a source refuses the whole call with
+    /// [`SourceError::Retry`] if one of the partitions is not at its span's epoch any more: somebody
+    /// else may have gone on from there meanwhile, and would be set back.
+    async fn commit_reached(&self, spans: &[Span]) -> Result<(), SourceError>;
 
     /// Commits without waiting, best effort; a later call overtakes an earlier one that was not
     /// sent yet. For the mirror of offsets that are kept elsewhere.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tidegate::Cause;
+use tidegate::batch::Span;
 use tidegate::record::{Offset, PartitionId};
 use tidegate::source::{Position, SourceError};
 use tokio::sync::oneshot;
@@ -19,6 +20,58 @@ use crate::wake::Waker;
 
 /// How often mirrored offsets are sent.
 const MIRROR_EVERY: Duration = Duration::from_secs(1);
+
+/// What is to be committed.
+#[derive(Debug)]
+pub(crate) enum Reached {
+    /// Positions that were chosen: of partitions that are ours, or being assigned.
+    Positions(Vec<Position>),
+    /// The ends of what was processed: of partitions that are ours under the span's epoch. One that
+    /// was lost and came again may stand further on meanwhile.
+    Spans(Vec<Span>),
+}
+
+impl Reached {
+    fn check(
+        &self,
+        partitions: &HashMap<PartitionId, Partition>,
+        incoming: &[PartitionId],
+    ) -> Result<(), SourceError> {
+        let fenced = |id: &PartitionId| {
+            Err(SourceError::Fenced(Cause::new(format_args!("{id} is not assigned"))))
+        };
+        let ours = |id: &PartitionId| partitions.contains_key(id) || incoming.contains(id);
+        match self {
+            Self::Positions(positions) => {
+                let gone = positions.iter().find(|position| !ours(&position.partition));
+                gone.map_or(Ok(()), |position| fenced(&position.partition))
+            }
+            Self::Spans(spans) => {
+                if let Some(span) = spans.iter().find(|span| !ours(&span.partition)) {
+                    return fenced(&span.partition);
+                }
+                let is_current = |span: &&Span| {
+                    let partition = partitions.get(&span.partition);
+                    partition.and_then(Partition::epoch) == Some(span.epoch)
+                };
+                let stale = spans.iter().find(|span| !is_current(span));
+                stale.map_or(Ok(()), |span| {
+                    let id = &span.partition;
+                    Err(SourceError::Retry(Cause::new(format_args!(
+                        "{id} was repositioned meanwhile"
+                    ))))
+                })
+            }
+        }
+    }
+
+    fn list(&self) -> TopicPartitionList {
+        match self {
+            Self::Positions(positions) => list(positions.iter().map(|p| (&p.partition, p.next))),
+            Self::Spans(spans) => list(spans.iter().map(|span| (&span.partition, span.next))),
+        }
+    }
+}
 
 /// All commits under way.
 pub(crate) struct Commits {
@@ -47,21 +100,18 @@ impl Commits {
         &mut self,
         partitions: &HashMap<PartitionId, Partition>,
         incoming: &[PartitionId],
-        positions: Vec<Position>,
+        reached: &Reached,
         reply: oneshot::Sender<Result<(), SourceError>>,
     ) {
-        let ours = |id: &PartitionId| partitions.contains_key(id) || incoming.contains(id);
-        let gone = positions.iter().find(|position| !ours(&position.partition));
-        if let Some(position) = gone {
-            let cause = Cause::new(format_args!("{} is not assigned", position.partition));
-            let _ = reply.send(Err(SourceError::Fenced(cause)));
+        if let Err(refused) = reached.check(partitions, incoming) {
+            let _ = reply.send(Err(refused));
             return;
         }
-        if positions.is_empty() {
+        let list = reached.list();
+        if list.count() == 0 {
             let _ = reply.send(Ok(()));
             return;
         }
-        let list = list(positions.iter().map(|p| (&p.partition, p.next)));
         self.last_id += 1;
         match self.queue.commit(self.last_id, &list) {
             Ok(()) => {

@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer as _;
 use tidegate::Cause;
+use tidegate::batch::Span;
 use tidegate::record::{Offset, PartitionId};
 use tidegate::source::{GroupOffsets, Position, SourceError};
 use tokio::sync::oneshot;
 
+use crate::commits::Reached;
 use crate::context::Consumer;
 use crate::error;
 use crate::helper::Helper;
@@ -53,8 +55,22 @@ impl GroupOffsets for ConsumerOffsets {
     }
 
     async fn commit(&self, positions: &[Position]) -> Result<(), SourceError> {
+        self.store(Reached::Positions(positions.to_vec())).await
+    }
+
+    async fn commit_reached(&self, spans: &[Span]) -> Result<(), SourceError> {
+        self.store(Reached::Spans(spans.to_vec())).await
+    }
+
+    fn mirror(&self, positions: Vec<Position>) {
+        self.remote.send(Command::Mirror(positions));
+    }
+}
+
+impl ConsumerOffsets {
+    async fn store(&self, reached: Reached) -> Result<(), SourceError> {
         let (reply, answer) = oneshot::channel();
-        self.remote.send(Command::Commit(positions.to_vec(), reply));
+        self.remote.send(Command::Commit(reached, reply));
         match tokio::time::timeout(COMMIT_MAX, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(resolve::not_open()),
@@ -62,10 +78,6 @@ impl GroupOffsets for ConsumerOffsets {
                 "the broker did not answer a group commit within {COMMIT_MAX:?}"
             )))),
         }
-    }
-
-    fn mirror(&self, positions: Vec<Position>) {
-        self.remote.send(Command::Mirror(positions));
     }
 }
 
@@ -110,6 +122,10 @@ impl GroupOffsets for NotOpen {
     }
 
     async fn commit(&self, _: &[Position]) -> Result<(), SourceError> {
+        Err(resolve::not_open())
+    }
+
+    async fn commit_reached(&self, _: &[Span]) -> Result<(), SourceError> {
         Err(resolve::not_open())
     }
 

@@ -43,7 +43,8 @@ pub(crate) struct Partition {
     epoch: Epoch,
     next: Offset,
     credit_records: u64,
-    credit_bytes: u64,
+    /// Less than none behind a record that was larger than what was left.
+    credit_bytes: i64,
     /// librdkafka must be told our position before anything is taken; not before this instant.
     seek: Option<Instant>,
     /// Seeks that failed in a row.
@@ -158,7 +159,7 @@ impl Partition {
     pub(crate) fn grant(&mut self, credit: &Credit) {
         if self.epoch() == Some(credit.epoch) {
             self.credit_records = self.credit_records.saturating_add(credit.records.into());
-            self.credit_bytes = self.credit_bytes.saturating_add(credit.bytes);
+            self.credit_bytes = self.credit_bytes.saturating_add_unsigned(credit.bytes);
         }
     }
 
@@ -215,7 +216,7 @@ impl Partition {
             let bytes = chunk.push(&row, offset, &mut self.names);
             next = offset.next();
             self.credit_records -= 1;
-            self.credit_bytes = self.credit_bytes.saturating_sub(bytes);
+            self.credit_bytes = self.credit_bytes.saturating_sub_unsigned(bytes);
         }
         queue.release(place);
         self.next = next;

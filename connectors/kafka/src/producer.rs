@@ -196,7 +196,16 @@ impl TransactionalProducer {
     pub(crate) async fn flush_and_abort(&self) -> Ended {
         self.call(Call::Abort, |producer| match delivered(producer) {
             Delivered::All => aborted(producer),
-            Delivered::Some => settle(producer, Call::Delivery, not_delivered()),
+            Delivered::Some => settle(producer, Call::Delivery, behind(producer, not_delivered())),
+        })
+        .await
+    }
+
+    /// Ends the transaction because a message was not taken.
+    pub(crate) async fn not_taken(&self, failure: Failure) -> Ended {
+        self.call(Call::Abort, |producer| {
+            let failure = behind(producer, failure);
+            settle(producer, Call::Produce, failure)
         })
         .await
     }
@@ -252,12 +261,12 @@ fn finish(
 ) -> Ended {
     let begun = Instant::now();
     if let Err(failure) = ffi::send_offsets(producer, offsets, group) {
-        return settle(producer, Call::SendOffsets, failure);
+        return settle(producer, Call::SendOffsets, behind(producer, failure));
     }
     let offsets_took = begun.elapsed();
     metrics::phase("offsets", offsets_took);
     if delivered(producer) == Delivered::Some {
-        return settle(producer, Call::Delivery, not_delivered());
+        return settle(producer, Call::Delivery, behind(producer, not_delivered()));
     }
     let result = ffi::commit_transaction(producer);
     let took = begun.elapsed();
@@ -311,6 +320,17 @@ fn not_delivered() -> Failure {
         abort: true,
         text: "a message was not delivered".into(),
     }
+}
+
+/// Why a transaction failed while nobody was calling: other calls only say that it is in the wrong
+/// state then. Asked to begin where nothing may begin, librdkafka says what had happened, and does
+/// nothing.
+fn behind(producer: &Producer, failure: Failure) -> Failure {
+    if failure.code != Code::State || failure.fatal {
+        return failure;
+    }
+    let reason = ffi::begin_transaction(producer).err();
+    reason.filter(|reason| reason.abort || reason.fatal).unwrap_or(failure)
 }
 
 /// What a failed call means, after the abort it asks for.

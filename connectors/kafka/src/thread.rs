@@ -19,7 +19,7 @@ use tidegate::sink::TopicId;
 use tidegate::source::{Credit, EventSender, Position, SourceError, SourceEvent, Start};
 use tokio::sync::oneshot;
 
-use crate::commits::Commits;
+use crate::commits::{Commits, Reached};
 use crate::context::{Consumer, Heard};
 use crate::ends::{Ends, Standing};
 use crate::error;
@@ -53,7 +53,7 @@ pub(crate) enum Command {
     /// The incarnations of topics that an assignment waits for.
     Described(u64, HashMap<Topic, Option<TopicId>>),
     /// Commits offsets and answers.
-    Commit(Vec<Position>, oneshot::Sender<Result<(), SourceError>>),
+    Commit(Reached, oneshot::Sender<Result<(), SourceError>>),
     /// Commits offsets some time.
     Mirror(Vec<Position>),
     /// The cluster answered, or a topic that was missing appeared.
@@ -252,8 +252,8 @@ impl Reader {
                 let _ = reply.send(answer);
             }
             Command::Described(assignment, ids) => self.rebalances.described(assignment, ids),
-            Command::Commit(positions, reply) => {
-                self.commits.commit(&self.partitions, self.rebalances.incoming(), positions, reply);
+            Command::Commit(reached, reply) => {
+                self.commits.commit(&self.partitions, self.rebalances.incoming(), &reached, reply);
             }
             Command::Mirror(positions) => self.commits.mirror(positions),
             Command::Answered(topic) => self.health.answered(topic),

@@ -217,15 +217,21 @@ impl KafkaSink {
     /// The producer did not take a message: the transaction is aborted.
     async fn not_sent(&mut self, code: Code, batch: &Batch<Message>, id: usize) -> CommitError {
         let ended = match producer(&mut self.open) {
-            Ok(producer) => producer.abort().await,
+            Ok(producer) => producer.not_taken(unsent(code)).await,
             Err(error) => return error,
         };
         // What came back undelivered may be why the next message was not taken.
         let undelivered = self.undelivered(batch);
-        if let Err(error) = self.conclude(ended, None) {
-            return error;
+        let failed = match self.conclude(ended, None) {
+            Err(failed) => failed,
+            Ok(()) => message_failed(batch, Call::Produce, id, code),
+        };
+        match (failed, undelivered) {
+            (failed @ (CommitError::InDoubt(_) | CommitError::Fenced(_)), _) => failed,
+            (_, Some(undelivered)) => undelivered,
+            (CommitError::Rejected(_), None) => message_failed(batch, Call::Produce, id, code),
+            (failed, None) => failed,
         }
-        undelivered.unwrap_or_else(|| message_failed(batch, Call::Produce, id, code))
     }
 
     /// Aborts because the group moved on in between.

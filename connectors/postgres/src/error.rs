@@ -209,6 +209,52 @@ mod tests {
         }
     }
 
+    /// The classes of PostgreSQL's documentation, and one that nobody knows.
+    const CLASSES: &str = "00 01 02 03 08 09 0A 0B 0F 0L 0P 0Z 20 21 22 23 24 25 26 27 28 2B 2D 2F 34 38 39 3B 3D \
+         3F 40 42 44 53 54 55 57 58 72 F0 HV P0 XX ZZ";
+
+    /// The rules once more, as plainly as possible, for an error that leaves the connection open.
+    fn naive(code: &str) -> Fate {
+        match (&code[..2], &code[2..]) {
+            ("40", "001" | "P01") | ("55", "P03") | ("57", "014" | "P03") | ("53", _) => Aborted,
+            ("08", _) | ("57", "P01" | "P02" | "P04" | "P05") => Reconnect,
+            ("25", "006" | "P03" | "P04") => Reconnect,
+            ("22" | "23" | "P0", _) | ("54" | "44", "000") => Rejected,
+            ("28" | "3D" | "3F" | "42", _) | ("25", "P02") => Operator,
+            ("21" | "0A" | "26", "000") => Operator,
+            _ => InDoubt,
+        }
+    }
+
+    #[test]
+    fn every_code_of_every_class_means_what_the_rules_say() {
+        let signs = || ('0'..='9').chain('A'..='Z');
+        let mut compared = 0;
+        for class in CLASSES.split_whitespace() {
+            for (a, b, c) in
+                signs().flat_map(|a| signs().flat_map(move |b| signs().map(move |c| (a, b, c))))
+            {
+                let code = format!("{class}{a}{b}{c}");
+                let before = |ends| fate_of_code(&code, "", ends, Phase::BeforeCommit);
+                let after = |ends| fate_of_code(&code, "", ends, Phase::CommitSent);
+                assert_eq!(before(false), naive(&code), "{code}");
+                // What leaves the connection open is the definite end of the transaction, in answer
+                // to `COMMIT` too; what says that the connection is gone, or going, is not.
+                let is_connections = ["08", "57", "28", "3D"].contains(&class)
+                    || ["25P03", "25P04"].contains(&&*code);
+                if is_connections && code != "57014" {
+                    assert_eq!(after(false), InDoubt, "{code}");
+                } else {
+                    assert_eq!(after(false), naive(&code), "{code}");
+                }
+                assert_eq!(after(true), InDoubt, "{code} ended the connection");
+                assert!(!matches!(before(true), Rejected | Fenced), "{code} blames no record");
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, 44 * 36 * 36 * 36);
+    }
+
     #[test]
     fn what_waiting_does_not_mend_about_tls_is_for_the_operator() {
         let io = |kind, text: &str| SqlError::Io(std::io::Error::new(kind, text.to_owned()));

@@ -143,6 +143,40 @@ mod tests {
         assert_eq!(overflow, Rejected);
     }
 
+    /// The rules once more, by the names of the primary codes.
+    fn naive(primary: i32, phase: Phase) -> Fate {
+        let name = match primary {
+            5 | 6 => "busy",
+            18..=20 => "data",
+            _ if phase == Phase::CommitSent => "unknown",
+            4 | 9 | 17 => "interrupted",
+            7 | 10 | 13 | 15 => "broken",
+            1 | 3 | 8 | 11 | 14 | 23 | 25 | 26 => "mend it",
+            _ => "unknown",
+        };
+        match name {
+            "busy" | "interrupted" => Fate::Aborted,
+            "data" => Fate::Rejected,
+            "broken" => Fate::Reconnect,
+            "mend it" => Fate::Operator,
+            _ => Fate::InDoubt,
+        }
+    }
+
+    #[test]
+    fn every_code_with_every_extension_means_what_the_rules_say() {
+        for phase in [Phase::BeforeCommit, Phase::CommitSent] {
+            for code in 0..=0xffff {
+                let fate = fate_of_code(code, "", phase);
+                assert_eq!(fate, naive(code & 0xff, phase), "{code}");
+                let fate = fate_of_code(code, "integer overflow", phase);
+                let is_sum = code & 0xff == 1 && phase == Phase::BeforeCommit;
+                let wanted = if is_sum { Fate::Rejected } else { naive(code & 0xff, phase) };
+                assert_eq!(fate, wanted, "{code}");
+            }
+        }
+    }
+
     #[test]
     fn an_error_of_the_client_is_in_doubt_once_commit_was_sent() {
         let rows: [(SqlError, Fate); 5] = [

@@ -11,7 +11,7 @@ use super::group::Group;
 use super::isolate::isolate;
 use super::ordered_commits::OrderedCommits;
 use super::{Delivery, Fate, Guarantee, Progress, aborted, has_content};
-use crate::batch::Batch;
+use crate::batch::{Batch, Span};
 use crate::record::{Epoch, Offset, PartitionId};
 use crate::sink::{
     Claim, ClaimRequest, CommitError, Move, Sink, SinkContext, SinkDescription, SinkError,
@@ -109,18 +109,18 @@ impl<S: Sink> AtLeastOnce<S> {
         (batch, fate)
     }
 
-    async fn store(&mut self, positions: Vec<Position>) -> Fate {
-        if positions.is_empty() {
+    async fn store(&mut self, reached: Vec<Span>) -> Fate {
+        if reached.is_empty() {
             return Fate::Committed;
         }
         if let Some(ordered) = &self.ordered {
             if let Some(error) = ordered.take_error() {
                 return Fate::Stop(error);
             }
-            ordered.put(positions);
+            ordered.put(reached);
             return Fate::Committed;
         }
-        match self.group.offsets().commit(&positions).await {
+        match self.group.offsets().commit_reached(&reached).await {
             Ok(()) => Fate::Committed,
             Err(SourceError::Retry(cause)) => aborted(cause),
             Err(SourceError::Fenced(cause)) => Fate::Fenced(cause),
@@ -177,7 +177,7 @@ impl<S: Sink> Delivery<S::Output> for AtLeastOnce<S> {
         self.group.claim(partitions).await
     }
 
-    async fn admit(&mut self, _: &[Position]) -> Result<(), SinkError> {
+    async fn admit(&mut self, _: &[Span]) -> Result<(), SinkError> {
         Ok(())
     }
 
@@ -193,9 +193,7 @@ impl<S: Sink> Delivery<S::Output> for AtLeastOnce<S> {
             return (batch, fate);
         }
         let moved = batch.spans().iter().filter(|span| span.first < span.next);
-        let positions =
-            moved.map(|span| Position { partition: span.partition.clone(), next: span.next });
-        let fate = self.store(positions.collect()).await;
+        let fate = self.store(moved.cloned().collect()).await;
         (batch, fate)
     }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::group::{Group, sink_error};
 use super::{Delivery, Fate, Guarantee, Progress, has_content};
-use crate::batch::{Batch, DeadLetter, DeadReason, Outcome};
+use crate::batch::{Batch, DeadLetter, DeadReason, Outcome, Span};
 use crate::error::Error;
 use crate::metrics::Meter;
 use crate::record::PartitionId;
@@ -14,7 +14,7 @@ use crate::sink::{
     Claim, ClaimRequest, CommitError, DeadLetters, Move, Sink, SinkContext, SinkDescription,
     SinkError,
 };
-use crate::source::{GroupOffsets, Position};
+use crate::source::GroupOffsets;
 
 pub(crate) struct AtMostOnce<S> {
     sink: S,
@@ -100,8 +100,8 @@ impl<S: Sink> Delivery<S::Output> for AtMostOnce<S> {
         self.group.claim(partitions).await
     }
 
-    async fn admit(&mut self, positions: &[Position]) -> Result<(), SinkError> {
-        self.group.offsets().commit(positions).await.map_err(sink_error)
+    async fn admit(&mut self, spans: &[Span]) -> Result<(), SinkError> {
+        self.group.offsets().commit_reached(spans).await.map_err(sink_error)
     }
 
     async fn reposition(&mut self, moves: &[Move]) -> Result<(), CommitError> {
@@ -145,7 +145,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::super::test_doubles::{
-        self as doubles, PlainSink, batch_of, cause, context, emits, finished, position, span,
+        self as doubles, PlainSink, batch_of, cause, context, emits, finished, span,
     };
     use super::*;
     use crate::batch::Outputs;
@@ -200,12 +200,12 @@ mod tests {
         group.answer(SourceError::Fenced(cause("generation")));
         let mut delivery = AtMostOnce::new(PlainSink::new(|_| Ok(())));
         delivery.attach(Arc::clone(&group) as _);
-        let positions = [position(0, 8)];
-        let refused = delivery.admit(&positions).await;
+        let delivered = [span(0, 1, 1, 8)];
+        let refused = delivery.admit(&delivered).await;
         assert!(matches!(refused, Err(SinkError::Retry(_))));
-        let refused = delivery.admit(&positions).await;
+        let refused = delivery.admit(&delivered).await;
         assert!(matches!(refused, Err(SinkError::Fenced(_))));
-        delivery.admit(&positions).await.expect("the group answers");
+        delivery.admit(&delivered).await.expect("the group answers");
         assert_eq!(group.commits().len(), 3);
         let (_, fate) = delivery.commit(batch_of(3)).await;
         assert!(matches!(fate, Fate::Committed));

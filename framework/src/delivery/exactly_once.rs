@@ -6,14 +6,14 @@ use async_trait::async_trait;
 
 use super::bisect::{Found, find_culprit};
 use super::{Delivery, Fate, Guarantee, Progress, contains, fate_of_commit};
-use crate::batch::Batch;
+use crate::batch::{Batch, Span};
 use crate::error::{Cause, Error};
 use crate::record::PartitionId;
 use crate::sink::{
     Claim, ClaimRequest, CommitError, Move, SinkContext, SinkDescription, SinkError,
     TransactionalSink,
 };
-use crate::source::{GroupOffsets, Position};
+use crate::source::GroupOffsets;
 
 /// After so many rejections in a row that no record could be blamed for, the pipeline stops:
 /// repeating them for ever would look like progress.
@@ -98,7 +98,7 @@ impl<S: TransactionalSink> Delivery<S::Output> for ExactlyOnce<S> {
         self.sink.claim(partitions).await
     }
 
-    async fn admit(&mut self, _: &[Position]) -> Result<(), SinkError> {
+    async fn admit(&mut self, _: &[Span]) -> Result<(), SinkError> {
         Ok(())
     }
 

@@ -17,13 +17,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Span};
 use crate::error::{Cause, Error};
 use crate::record::{Coordinates, PartitionId};
 use crate::sink::{
     Claim, ClaimRequest, CommitError, Move, SinkContext, SinkDescription, SinkError,
 };
-use crate::source::{GroupOffsets, Position};
+use crate::source::GroupOffsets;
 
 pub use at_least_once::{CommitHook, GroupCommits};
 
@@ -87,7 +87,7 @@ pub(crate) trait Delivery<O>: Send {
     async fn open(&mut self, context: &SinkContext) -> Result<(), SinkError>;
     async fn claim(&mut self, partitions: &[ClaimRequest]) -> Result<Vec<Claim>, SinkError>;
     /// At most once: stores progress past these records before they run.
-    async fn admit(&mut self, positions: &[Position]) -> Result<(), SinkError>;
+    async fn admit(&mut self, spans: &[Span]) -> Result<(), SinkError>;
     async fn reposition(&mut self, moves: &[Move]) -> Result<(), CommitError>;
     async fn commit(&mut self, batch: Batch<O>) -> (Batch<O>, Fate);
     /// Waits for group commits that were sent without waiting; before a revocation is answered.

@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::CommitHook;
+use crate::batch::Span;
 use crate::error::Error;
-use crate::record::{Offset, PartitionId};
+use crate::record::PartitionId;
 use crate::source::{GroupOffsets, Position, SourceError};
 
 /// The wait before a failed commit is sent again, unless newer positions or a settlement come first.
@@ -28,7 +29,7 @@ pub(super) struct OrderedCommits {
 }
 
 enum Request {
-    Put(Vec<Position>),
+    Put(Vec<Span>),
     Forget(Vec<PartitionId>, oneshot::Sender<()>),
     Settle(oneshot::Sender<()>),
 }
@@ -53,10 +54,10 @@ impl OrderedCommits {
         Self { requests, ended }
     }
 
-    /// These positions are to be committed.
-    pub(super) fn put(&self, positions: Vec<Position>) {
+    /// The ends of these spans are to be committed.
+    pub(super) fn put(&self, spans: Vec<Span>) {
         // The task only ends when this handle does.
-        let _ = self.requests.send(Request::Put(positions));
+        let _ = self.requests.send(Request::Put(spans));
     }
 
     /// Sends what waits without regard to the pace, once, and waits for its answer.
@@ -83,7 +84,7 @@ impl OrderedCommits {
     }
 }
 
-type Answer = (Vec<Position>, Result<(), SourceError>);
+type Answer = (Vec<Span>, Result<(), SourceError>);
 
 /// The task and what it owns.
 struct Keeper {
@@ -91,7 +92,7 @@ struct Keeper {
     pace: Duration,
     hook: CommitHook,
     ended: Arc<Mutex<Option<Error>>>,
-    waiting: BTreeMap<PartitionId, Offset>,
+    waiting: BTreeMap<PartitionId, Span>,
     not_before: Instant,
     in_flight: Option<BoxFuture<'static, Answer>>,
     /// A settlement asked for what waits; cleared when that is sent.
@@ -124,8 +125,8 @@ impl Keeper {
 
     fn serve(&mut self, request: Request) {
         match request {
-            Request::Put(positions) => {
-                self.waiting.extend(positions.into_iter().map(|p| (p.partition, p.next)))
+            Request::Put(spans) => {
+                self.waiting.extend(spans.into_iter().map(|span| (span.partition.clone(), span)));
             }
             Request::Forget(partitions, reply) => {
                 for partition in &partitions {
@@ -148,13 +149,11 @@ impl Keeper {
         }
         self.hurry = false;
         self.not_before = Instant::now() + self.pace;
-        let waiting = std::mem::take(&mut self.waiting).into_iter();
-        let positions: Vec<Position> =
-            waiting.map(|(partition, next)| Position { partition, next }).collect();
+        let spans: Vec<Span> = std::mem::take(&mut self.waiting).into_values().collect();
         let group = Arc::clone(&self.group);
         self.in_flight = Some(Box::pin(async move {
-            let result = group.commit(&positions).await;
-            (positions, result)
+            let result = group.commit_reached(&spans).await;
+            (spans, result)
         }));
     }
 
@@ -166,7 +165,8 @@ impl Keeper {
         }
     }
 
-    fn take_in(&mut self, (positions, result): Answer) {
+    fn take_in(&mut self, (spans, result): Answer) {
+        let positions: Vec<Position> = spans.iter().map(Position::reached).collect();
         // A hook that panics must not end the commits.
         let call = || self.hook.call(&positions, result.as_ref().copied());
         if catch_unwind(AssertUnwindSafe(call)).is_err() {
@@ -177,8 +177,8 @@ impl Keeper {
             Err(SourceError::Retry(cause)) => {
                 tracing::warn!(%cause, "group commit failed, will be sent again");
                 self.not_before = Instant::now() + self.pace.max(RETRY);
-                for Position { partition, next } in positions {
-                    self.waiting.entry(partition).or_insert(next);
+                for span in spans {
+                    self.waiting.entry(span.partition.clone()).or_insert(span);
                 }
             }
             // The partitions belong to somebody else; a group event tells the engine.

@@ -158,6 +158,11 @@ impl GroupOffsets for Group {
         Ok(())
     }
 
+    async fn commit_reached(&self, spans: &[Span]) -> Result<(), SourceError> {
+        let positions: Vec<Position> = spans.iter().map(Position::reached).collect();
+        self.commit(&positions).await
+    }
+
     fn mirror(&self, _: Vec<Position>) {}
 }
 

@@ -8,17 +8,16 @@ use std::future::Future;
 use tokio::sync::{mpsc, oneshot};
 
 use super::core::{Call as OnBehalfOf, Event};
-use crate::batch::Batch;
+use crate::batch::{Batch, Span};
 use crate::delivery::Delivery;
 use crate::record::PartitionId;
 use crate::sink::{ClaimRequest, Move};
-use crate::source::Position;
 
 /// What the engine asks of the delivery task.
 pub(super) enum Call<O> {
     Claim(Vec<ClaimRequest>),
     Reposition { call: OnBehalfOf, moves: Vec<Move> },
-    Admit(Vec<Position>),
+    Admit(Vec<Span>),
     Commit(Batch<O>),
     Release { revocation: u64, partitions: Vec<PartitionId> },
     Close(oneshot::Sender<()>),
@@ -74,7 +73,7 @@ async fn serve<O: Send + Sync + 'static>(
                 let result = delivery.reposition(&moves).await;
                 Event::Repositioned { call, moves, result }
             }
-            Call::Admit(positions) => Event::Admitted(delivery.admit(&positions).await),
+            Call::Admit(spans) => Event::Admitted(delivery.admit(&spans).await),
             Call::Commit(batch) => {
                 let (batch, fate) = delivery.commit(batch).await;
                 Event::Committed { batch, fate }

@@ -8,6 +8,7 @@ pub(crate) mod core;
 mod deliver;
 mod handle;
 pub(crate) mod observe;
+mod proof;
 pub(crate) mod start;
 mod tell;
 pub(crate) mod work;
@@ -213,17 +214,17 @@ impl<O: Send + Sync + 'static> Engine<O> {
                 self.delivery
                     .answer_later(async move { Event::Resolved { call, result: found.await } });
             }
-            Action::Prove(positions) => {
+            Action::Prove(spans) => {
                 let group = self.source.group_offsets();
                 self.delivery
-                    .answer_later(async move { Event::Proved(group.commit(&positions).await) });
+                    .answer_later(async move { Event::Proved(proof::prove(&*group, spans).await) });
             }
             Action::Mirror(positions) => self.source.group_offsets().mirror(positions),
             Action::Claim(requests) => self.delivery.call(Call::Claim(requests)),
             Action::Reposition { call, moves } => {
                 self.delivery.call(Call::Reposition { call, moves });
             }
-            Action::Admit(positions) => self.delivery.call(Call::Admit(positions)),
+            Action::Admit(spans) => self.delivery.call(Call::Admit(spans)),
             Action::Commit(batch) => self.delivery.call(Call::Commit(batch)),
             Action::Release { revocation, partitions } => {
                 self.releasing |= revocation == u64::MAX;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::batch::{Batch, DeadLetter, Finished, Outcome};
+use crate::batch::{Batch, DeadLetter, Finished, Outcome, Span};
 use crate::delivery::{Fate, Progress};
 use crate::engine::core::{Action, Call, Config, Core, Event};
 use crate::engine::observe::EngineEvent;
@@ -21,7 +21,7 @@ use crate::pipeline::Job;
 use crate::pool::Pool;
 use crate::record::{Headers, Offset, PartitionId, RawRecord, Record, Timestamp, Topic};
 use crate::sink::{Claim, ClaimRequest, Move, Stored};
-use crate::source::{AssignedPartition, Chunk, Credit, Position, Resolved, Start, Wanted};
+use crate::source::{AssignedPartition, Chunk, Credit, Resolved, Start, Wanted};
 use crate::testing::Row;
 
 /// Rounds without progress after which the driver gives up: a pipeline that turns in circles is a
@@ -222,7 +222,7 @@ impl<O: Send + Sync + 'static> TestDriver<O> {
             Action::Claim(requests) => self.claim(requests),
             Action::Reposition { call, moves } => self.reposition(call, moves),
             Action::Prove(_) => self.pending.push(Event::Proved(Ok(()))),
-            Action::Admit(positions) => self.admit(positions),
+            Action::Admit(spans) => self.admit(spans),
             Action::Commit(batch) => self.commit(batch),
             Action::Release { revocation, .. } => {
                 self.pending.push(Event::Released { revocation });
@@ -302,9 +302,9 @@ impl<O: Send + Sync + 'static> TestDriver<O> {
         self.pending.push(Event::Repositioned { call, moves, result: Ok(()) });
     }
 
-    fn admit(&mut self, positions: Vec<Position>) {
-        for position in &positions {
-            self.progress.insert(position.partition.clone(), position.next);
+    fn admit(&mut self, spans: Vec<Span>) {
+        for span in &spans {
+            self.progress.insert(span.partition.clone(), span.next);
         }
         self.pending.push(Event::Admitted(Ok(())));
     }

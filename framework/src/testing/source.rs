@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::broker::{MemoryBroker, StartedAt};
+use crate::batch::Span;
 use crate::error::Cause;
 use crate::record::{Epoch, Offset, PartitionId, Topic};
 use crate::source::{
@@ -46,7 +47,8 @@ struct Cursor {
     /// The last end that was told.
     ended_at: Option<Offset>,
     records: usize,
-    bytes: u64,
+    /// Less than none behind a record that was larger than what was left.
+    bytes: i64,
 }
 
 impl MemorySource {
@@ -78,7 +80,7 @@ impl Reading {
             match self.lock().get_mut(&grant.partition) {
                 Some(cursor) if cursor.epoch == grant.epoch => {
                     cursor.records += grant.records as usize;
-                    cursor.bytes += grant.bytes;
+                    cursor.bytes = cursor.bytes.saturating_add_unsigned(grant.bytes);
                 }
                 Some(cursor) if cursor.epoch > grant.epoch => {}
                 _ => early.push(grant),
@@ -90,7 +92,7 @@ impl Reading {
     fn send(&self, broker: &MemoryBroker, events: &EventSender) -> bool {
         let mut sent = false;
         for (partition, cursor) in self.lock().iter_mut() {
-            if cursor.records == 0 || cursor.bytes == 0 {
+            if cursor.records == 0 || cursor.bytes <= 0 {
                 continue;
             }
             let (records, end) = broker.read(partition, cursor.at, CHUNK.min(cursor.records));
@@ -99,7 +101,7 @@ impl Reading {
                 cursor.at = last.offset.next();
                 cursor.records -= records.len();
                 let bytes: usize = records.iter().map(|record| record.size_bytes()).sum();
-                cursor.bytes = cursor.bytes.saturating_sub(bytes as u64);
+                cursor.bytes = cursor.bytes.saturating_sub_unsigned(bytes as u64);
                 let partition = partition.clone();
                 sent |= events.send(SourceEvent::Records(Chunk { partition, epoch, records }));
             } else if cursor.ended_at != Some(end) {
@@ -182,7 +184,8 @@ impl Source for MemorySource {
         // As with a real client: whoever asks before the source is open gets nothing that works.
         let open = self.group.lock().expect("no holder of the lock panics").is_some();
         let group = if open { Arc::clone(&self.group) } else { Arc::default() };
-        Arc::new(MemoryGroup { broker: self.broker.clone(), group })
+        let reading = Arc::clone(&self.reading);
+        Arc::new(MemoryGroup { broker: self.broker.clone(), reading, group })
     }
 
     fn close(&mut self) -> BoxFuture<'static, ()> {
@@ -234,6 +237,7 @@ fn find(broker: &MemoryBroker, want: Wanted) -> Vec<Resolved> {
 
 struct MemoryGroup {
     broker: MemoryBroker,
+    reading: Arc<Reading>,
     group: Arc<Mutex<Option<(String, u64)>>>,
 }
 
@@ -263,6 +267,22 @@ impl GroupOffsets for MemoryGroup {
             self.broker.commit_group(&group, &position.partition, position.next);
         }
         Ok(())
+    }
+
+    async fn commit_reached(&self, spans: &[Span]) -> Result<(), SourceError> {
+        let stale = {
+            let reading = self.reading.lock();
+            let is_current = |span: &&Span| {
+                reading.get(&span.partition).is_some_and(|cursor| cursor.epoch == span.epoch)
+            };
+            spans.iter().find(|span| !is_current(span)).map(|span| span.partition.clone())
+        };
+        if let Some(id) = stale {
+            let cause = Cause::new(format_args!("{id} was repositioned meanwhile"));
+            return Err(SourceError::Retry(cause));
+        }
+        let positions: Vec<Position> = spans.iter().map(Position::reached).collect();
+        self.commit(&positions).await
     }
 
     fn mirror(&self, positions: Vec<Position>) {

@@ -208,3 +208,143 @@ fn reports_are_sorted_by_what_to_do() {
     }
     assert!(matches!(report(Code::GroupAuthorizationFailed, false, "x"), Report::Stop(_)));
 }
+
+/// Every error code that librdkafka and the brokers know.
+fn every_code() -> Vec<Code> {
+    let known =
+        (-300..=300).filter_map(|number| rdkafka::types::RDKafkaRespErr::try_from(number).ok());
+    let codes: Vec<Code> = known.map(Code::from).collect();
+    assert!(codes.len() > 150 && codes.contains(&Code::StaleMemberEpoch), "{}", codes.len());
+    codes
+}
+
+const EVERY_CALL: [Call; 6] =
+    [Call::Begin, Call::Produce, Call::Delivery, Call::SendOffsets, Call::Commit, Call::Abort];
+
+/// Every call, every code, every combination of what librdkafka says about it.
+fn every_failure() -> Vec<(Call, Failure)> {
+    let mut failures = Vec::new();
+    for (call, code) in EVERY_CALL
+        .into_iter()
+        .flat_map(|call| every_code().into_iter().map(move |code| (call, code)))
+    {
+        for flags in 0..8 {
+            let (fatal, retriable, abort) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+            failures.push((call, Failure { code, fatal, retriable, abort, text: String::new() }));
+        }
+    }
+    failures
+}
+
+/// The rules once more, as plainly as possible, by the names that librdkafka gives its codes.
+fn naive(call: Call, failure: &Failure) -> Verdict {
+    let name = format!("{:?}", failure.code);
+    let is = |names: &[&str]| names.contains(&name.as_str());
+    let is_message = matches!(call, Call::Produce | Call::Delivery);
+    let sends_nothing_more = matches!(call, Call::Commit | Call::Abort);
+    if name.ends_with("AuthorizationFailed") && !is(&["DelegationTokenAuthorizationFailed"])
+        || is(&["SaslAuthenticationFailed", "Authentication"])
+        || is(&["UnsupportedFeature", "UnsupportedVersion", "UnsupportedForMessageFormat"])
+        || is(&["UnsupportedCompressionType", "InvalidTransactionTimeout", "PolicyViolation"])
+    {
+        return Verdict::Operator;
+    }
+    if is(&["Fenced", "ProducerFenced", "InvalidProducerEpoch"]) && !sends_nothing_more {
+        return Verdict::Fenced;
+    }
+    if failure.fatal {
+        return Verdict::InDoubt;
+    }
+    if is_message {
+        return if is(&["UnknownTopic", "UnknownTopicOrPartition"]) {
+            Verdict::Operator
+        } else if is(&["MessageSizeTooLarge", "InvalidMessageSize", "MessageBatchTooLarge"])
+            || is(&["InvalidRecord", "InvalidTimestamp", "InvalidTopic", "UnknownPartition"])
+            || is(&["InvalidArgument"])
+        {
+            Verdict::Rejected
+        } else {
+            Verdict::Retry
+        };
+    }
+    let nobody_heard = is(&["OperationTimedOut", "TimedOutQueue", "RequestTimedOut"])
+        || is(&["BrokerTransportFailure", "NetworkException", "AllBrokersDown"]);
+    let moved_on = is(&["IllegalGeneration", "UnknownMemberId", "RebalanceInProgress"])
+        || is(&["StaleMemberEpoch", "FencedMemberEpoch", "FencedInstanceId"]);
+    match call {
+        Call::Abort => Verdict::InDoubt,
+        Call::Begin if failure.abort => Verdict::Retry,
+        Call::SendOffsets | Call::Commit if nobody_heard => Verdict::InDoubt,
+        Call::SendOffsets | Call::Commit if failure.abort && moved_on => Verdict::Membership,
+        Call::SendOffsets | Call::Commit if failure.abort => Verdict::Retry,
+        _ => Verdict::InDoubt,
+    }
+}
+
+#[test]
+fn every_failure_of_every_call_means_what_the_rules_say() {
+    for (call, failure) in every_failure() {
+        assert_eq!(judge(call, &failure), naive(call, &failure), "{call:?} {failure:?}");
+    }
+}
+
+#[test]
+fn no_failure_of_any_call_is_taken_for_harmless_without_a_reason() {
+    use Verdict::{Fenced, InDoubt, Membership, Operator, Rejected, Retry};
+    let mut compared = 0;
+    for (call, failure) in every_failure() {
+        compared += 1;
+        let verdict = judge(call, &failure);
+        let what = format!("{call:?} {failure:?}: {verdict:?}");
+        let ends = matches!(call, Call::Commit | Call::Abort);
+        // Once the end of a transaction was asked for, only librdkafka's word that it must be
+        // aborted, or a right that is missing, makes it certain that nothing is stored.
+        if ends && (failure.fatal || !failure.abort || call == Call::Abort) {
+            assert!(matches!(verdict, InDoubt | Operator), "{what}");
+        }
+        match verdict {
+            Fenced => assert!(!ends, "{what}"),
+            Rejected => assert!(matches!(call, Call::Produce | Call::Delivery), "{what}"),
+            Membership => assert!(failure.abort && !failure.fatal, "{what}"),
+            Retry => assert!(!failure.fatal, "{what}"),
+            InDoubt | Operator => {}
+        }
+        if is_authorization(failure.code) {
+            assert_eq!(verdict, Operator, "{what}");
+        }
+        // That the same call may be made again is said of calls that may have been heard.
+        let again = Failure { retriable: !failure.retriable, ..failure.clone() };
+        assert_eq!(judge(call, &again), verdict, "{what}");
+    }
+    assert!(compared > 7_000, "{compared}");
+}
+
+#[test]
+fn every_code_of_a_group_commit_a_question_and_a_report_is_sorted_by_what_to_do() {
+    let is_fence = |code: Code| {
+        let name = format!("{code:?}");
+        name.starts_with("Fenced") && name != "Fenced" && !name.contains("LeaderEpoch")
+            || ["IllegalGeneration", "UnknownMemberId", "StaleMemberEpoch", "AssignmentLost"]
+                .contains(&name.as_str())
+    };
+    for code in every_code() {
+        match (group_commit(code), is_fence(code)) {
+            (SourceError::Fenced(_), true) => {}
+            (SourceError::Retry(cause), false) => {
+                assert_eq!(cause.is_for_operator(), is_authorization(code), "{code:?}");
+            }
+            (other, _) => panic!("{code:?}: {other}"),
+        }
+        match question("it", code) {
+            SourceError::Retry(cause) => {
+                assert_eq!(cause.is_for_operator(), is_authorization(code), "{code:?}");
+            }
+            other => panic!("{code:?}: {other}"),
+        }
+        // What is fatal ends the source, and so does what only an operator or a namesake can mend.
+        assert!(matches!(report(code, true, ""), Report::Stop(_)), "{code:?}");
+        let stops = matches!(report(code, false, ""), Report::Stop(_));
+        let is_namesake = matches!(code, Code::FencedInstanceId | Code::UnreleasedInstanceId);
+        assert_eq!(stops, is_authorization(code) || is_namesake, "{code:?}");
+    }
+}

@@ -6,13 +6,12 @@
 use std::time::Duration;
 
 use super::{Action, Core, Partition};
-use crate::batch::Outcome;
+use crate::batch::{Outcome, Span};
 use crate::delivery::Guarantee;
 use crate::engine::observe::EngineEvent;
 use crate::engine::work::LaneKey;
 use crate::record::{Epoch, Offset, PartitionId};
 use crate::sink::SinkError;
-use crate::source::Position;
 
 /// First wait after an admission that failed; it doubles up to three seconds. What is delivered
 /// meanwhile is not given up.
@@ -37,14 +36,10 @@ impl<O> Core<O> {
         if waiting.is_empty() {
             return;
         }
-        let position = |(partition, _, next): &(PartitionId, Epoch, Offset)| Position {
-            partition: partition.clone(),
-            next: *next,
-        };
-        let positions = waiting.iter().map(position).collect();
+        let spans = self.to_admit().map(Partition::delivered_span).collect();
         self.admission.out = waiting;
         self.sink_busy = true;
-        actions.push(Action::Admit(positions));
+        actions.push(Action::Admit(spans));
     }
 
     fn to_admit(&self) -> impl Iterator<Item = &Partition<O>> {
@@ -128,6 +123,16 @@ impl<O> Core<O> {
 }
 
 impl<O> Partition<O> {
+    /// What was delivered and is not admitted.
+    fn delivered_span(&self) -> Span {
+        Span {
+            partition: self.id.clone(),
+            epoch: self.epoch,
+            first: self.admitted,
+            next: self.tracker.delivered(),
+        }
+    }
+
     /// Takes out the next record before this offset that waits for its admission.
     fn next_unadmitted(&mut self, next: Offset) -> Option<(u64, Option<bytes::Bytes>)> {
         let (seq, _) = self.unadmitted.front()?;

@@ -38,12 +38,17 @@ impl<O> Core<O> {
             return;
         }
         actions.push(Action::Tell(EngineEvent::Assigned { partitions: names.clone() }));
+        // The source did not wait for the answer to an earlier revocation: that is not about these.
+        for pending in &mut self.revocations {
+            pending.partitions.retain(|id| !names.contains(id));
+        }
         for assigned in partitions {
             self.forget(&assigned.partition, "assigned again", actions);
             let epoch = if mutant::is("M16") { Epoch::new(0) } else { self.next_epoch() };
             let partition = Partition {
                 topic_id: assigned.topic_id,
                 epoch,
+                read_under: epoch,
                 phase: Phase::Claim { at: self.now },
                 tracker: Tracker::new(Offset::ZERO),
                 lanes: Lanes::new(self.config.order),
@@ -100,6 +105,7 @@ impl<O> Core<O> {
         };
         let partition = self.slots[slot as usize].take().expect("indexed slots are filled");
         partition.gate.close();
+        self.forget_waiting(partition.epoch);
         self.totals.given_up += partition.admitted_open() as u64;
         let records = partition.tracker.len() + partition.cut_records;
         if records > 0 {
@@ -200,6 +206,7 @@ impl<O> Partition<O> {
             return None;
         }
         self.phase = Phase::Active;
+        self.read_under = self.epoch;
         Some(Start { partition: self.id.clone(), epoch: self.epoch, offset: self.committed })
     }
 }

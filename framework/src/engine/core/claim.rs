@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Action, Call, Core, Phase};
+use super::start::add_rest_of_topics;
+use super::{Action, Call, Core, Partition, Phase};
 use crate::delivery::Progress;
 use crate::engine::observe::EngineEvent;
 use crate::error::Error;
 use crate::mutant;
 use crate::record::{Epoch, Offset, PartitionId, Topic};
-use crate::sink::{Claim, ClaimRequest, CommitError, Move, SinkError, Stored};
+use crate::sink::{Claim, ClaimRequest, Move, SinkError, Stored};
 use crate::source::{Resolved, SourceError, Unresolved, Wanted};
 use crate::tracker::Tracker;
 
@@ -19,6 +20,10 @@ pub(super) struct Asked {
     /// A commit is in doubt: the answer tells what became of it.
     for_doubt: bool,
 }
+
+/// Why a partition stops whose progress is gone from the store that has its results.
+const IS_LOST: &str = "its stored progress is gone, and so may be its results: if the store was restored or failed over, \
+                       seek to where its results end";
 
 /// First wait after a failed claim; it doubles up to five seconds.
 pub(super) const CLAIM_BACKOFF: Duration = Duration::from_millis(100);
@@ -181,7 +186,13 @@ impl<O> Core<O> {
         // What is not stored any more although it was is not decided a second time: it goes on
         // where it is known to be, and that is stored again.
         let known = partition.has_stored.then_some(partition.committed).or(partition.known_start);
+        let is_lost = progress == Progress::Sink && stored.is_none() && partition.has_results();
         partition.has_stored = stored.is_some();
+        if is_lost {
+            // The results are in the same store: to go on behind them could leave them out.
+            self.fail(&claim.partition, IS_LOST.to_owned(), actions);
+            return None;
+        }
         let want = match (claim.stored, known) {
             (Stored::At(offset), _) => Wanted::Stored(id, offset),
             (Stored::Nothing | Stored::Added, Some(start)) => Wanted::Stored(id, start),
@@ -283,61 +294,12 @@ impl<O> Core<O> {
         add_rest_of_topics(&mut moves, &topics, &found);
         self.first_starts.extend(moves);
     }
+}
 
-    fn send_first_starts(&mut self, actions: &mut Vec<Action<O>>) {
-        let mut moves = std::mem::take(&mut self.first_starts);
-        // What has gone, or gone and come again, is its owner's to start, unless a whole topic
-        // starts by one decision.
-        if self.config.progress == Progress::Group {
-            moves.retain(|to| {
-                self.get(&to.partition).is_some_and(|partition| partition.phase == Phase::Storing)
-            });
-        }
-        if !moves.is_empty() {
-            moves.sort_by(|a, b| a.partition.cmp(&b.partition));
-            moves.dedup_by(|a, b| a.partition == b.partition);
-            self.sink_busy = true;
-            actions.push(Action::Reposition { call: Call::Starts, moves });
-        }
-    }
-
-    /// First starts were stored. What is claimed next answers what really stands there: somebody
-    /// else may have stored another start first.
-    pub(super) fn on_repositioned(
-        &mut self,
-        moves: Vec<Move>,
-        result: Result<(), CommitError>,
-        actions: &mut Vec<Action<O>>,
-    ) {
-        let later = self.now + self.jittered(CLAIM_BACKOFF);
-        let (at, stored) = match &result {
-            Ok(()) => (self.now, true),
-            Err(CommitError::Aborted(cause)) if cause.is_for_operator() => {
-                return self.begin_stop_with(
-                    Error::sink_failed(format_args!("first start: {cause}")),
-                    actions,
-                );
-            }
-            Err(_) => (later, false),
-        };
-        for to in moves {
-            let Some(partition) = self.get_mut(&to.partition) else {
-                continue;
-            };
-            if partition.phase != Phase::Storing {
-                continue;
-            }
-            partition.phase = Phase::Claim { at };
-            if stored {
-                if partition.known_start.is_some() {
-                    // It was stored before and is gone: a store that forgets is not hurried.
-                    partition.phase = Phase::Claim { at: later };
-                }
-                partition.known_start = Some(to.next);
-                let (partition, next) = (to.partition, to.next);
-                actions.push(Action::Tell(EngineEvent::Repositioned { partition, next }));
-            }
-        }
+impl<O> Partition<O> {
+    /// Whether its progress is known to stand behind something else than its first start.
+    fn has_results(&self) -> bool {
+        self.has_stored && self.known_start != Some(self.committed)
     }
 }
 
@@ -368,28 +330,4 @@ fn is_whole(topic: &Topic, found: &[Resolved]) -> bool {
 pub(super) struct Found {
     pub(super) partition: PartitionId,
     pub(super) stored: Option<Offset>,
-}
-
-/// The partitions of these topics that are not asked for themselves get their start at the same
-/// time, so that every partition of a topic starts by the same decision.
-fn add_rest_of_topics(
-    moves: &mut Vec<Move>,
-    topics: &BTreeSet<(Topic, Option<[u8; 16]>)>,
-    found: &[Resolved],
-) {
-    for (topic, id) in topics {
-        for resolved in found.iter().filter(|resolved| resolved.partition.topic() == topic) {
-            let Ok(next) = &resolved.position else {
-                continue;
-            };
-            if moves.iter().all(|to| to.partition != resolved.partition) {
-                moves.push(Move {
-                    partition: resolved.partition.clone(),
-                    expected: None,
-                    next: *next,
-                    topic_id: id.map(crate::sink::TopicId),
-                });
-            }
-        }
-    }
 }

@@ -30,7 +30,7 @@ impl<O> Core<O> {
         let (mut records_out, mut bytes_out) = (0, 0);
         for partition in self.partitions() {
             records_out += partition.held_records() + partition.credit_records;
-            bytes_out += partition.held_bytes() + partition.credit_bytes;
+            bytes_out += partition.held_bytes() + partition.unused_bytes();
         }
         let mut grants = Vec::new();
         for partition in self.slots.iter_mut().flatten() {
@@ -46,21 +46,23 @@ impl<O> Core<O> {
             let bytes = Side {
                 share: (bytes_max / reading).max(1),
                 held: partition.held_bytes(),
-                credit: partition.credit_bytes,
+                credit: partition.unused_bytes(),
                 left: bytes_max.saturating_sub(bytes_out),
             };
             let Some((records, bytes)) = grant(&records, &bytes) else {
                 continue;
             };
+            let overdrawn = partition.overdrawn_bytes();
+            let granted = bytes as u64 + overdrawn;
             partition.credit_records += records;
-            partition.credit_bytes += bytes;
+            partition.credit_bytes = partition.credit_bytes.saturating_add_unsigned(granted);
             records_out += records;
             bytes_out += bytes;
             grants.push(Credit {
                 partition: partition.id.clone(),
                 epoch: partition.epoch,
                 records: u32::try_from(records).unwrap_or(u32::MAX),
-                bytes: bytes as u64,
+                bytes: granted,
             });
         }
         if !grants.is_empty() {
@@ -100,6 +102,16 @@ impl Side {
 }
 
 impl<O> Partition<O> {
+    /// Bytes the source may still send.
+    fn unused_bytes(&self) -> usize {
+        usize::try_from(self.credit_bytes.max(0)).unwrap_or(usize::MAX)
+    }
+
+    /// By how much the last record was larger than what was left.
+    fn overdrawn_bytes(&self) -> u64 {
+        self.credit_bytes.min(0).unsigned_abs()
+    }
+
     /// Records that are delivered and not stored.
     fn held_records(&self) -> usize {
         self.tracker.len() + if mutant::is("M43") { 0 } else { self.cut_records }

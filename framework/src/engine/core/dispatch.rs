@@ -34,7 +34,7 @@ impl<O> Core<O> {
         for record in chunk.records {
             let bytes = record.size_bytes();
             partition.credit_records = partition.credit_records.saturating_sub(1);
-            partition.credit_bytes = partition.credit_bytes.saturating_sub(bytes);
+            partition.credit_bytes = partition.credit_bytes.saturating_sub_unsigned(bytes as u64);
             self.totals.records_in += 1;
             self.totals.bytes_in += bytes as u64;
             let key = if needs_key { record.key.clone() } else { None };
@@ -113,6 +113,13 @@ impl<O> Core<O> {
         Some(Job { key, gate: partition.gate.clone(), tickets })
     }
 
+    /// Forgets what of a dropped epoch waits to run or to be tried again: with retries an hour away and
+    /// a group that cannot settle it would pile up.
+    pub(super) fn forget_waiting(&mut self, epoch: Epoch) {
+        self.ready.retain(|key| key.epoch != epoch);
+        self.retries.retain(|Reverse(retry)| retry.epoch != epoch);
+    }
+
     /// Puts every lane of a partition that could run back into the queue.
     pub(super) fn wake_lanes(&mut self, id: &PartitionId) {
         let Some(&slot) = self.index.get(id) else {
@@ -122,6 +129,8 @@ impl<O> Core<O> {
             return;
         };
         let epoch = partition.epoch;
+        // Some of them may stand there already.
+        self.ready.retain(|key| key.epoch != epoch);
         self.ready.extend(partition.lanes.ready().map(|lane| LaneKey { slot, epoch, lane }));
     }
 

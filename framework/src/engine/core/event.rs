@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::control::{Control, ControlReply};
-use crate::batch::Batch;
+use crate::batch::{Batch, Span};
 use crate::delivery::Fate;
 use crate::engine::observe::EngineEvent;
 use crate::engine::work::{Completion, Job, LaneKey};
@@ -92,8 +92,8 @@ pub(crate) enum Action<O> {
         call: Call,
         moves: Vec<Move>,
     },
-    Prove(Vec<Position>),
-    Admit(Vec<Position>),
+    Prove(Vec<Span>),
+    Admit(Vec<Span>),
     Commit(Batch<O>),
     Release {
         revocation: u64,

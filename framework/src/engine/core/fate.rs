@@ -180,6 +180,10 @@ impl<O> Core<O> {
             self.committing.doubt = Some(batch);
             return;
         }
+        if batch.is_empty() {
+            // All of it was taken over: what became of it is the new owners' to know.
+            return;
+        }
         let (spans, stored) = (batch.spans().to_vec(), yes > 0);
         actions.push(Action::Tell(EngineEvent::DoubtResolved { spans, stored }));
         if yes > 0 {

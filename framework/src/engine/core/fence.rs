@@ -4,11 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use super::claim::CLAIM_BACKOFF;
-use super::{Action, Core, Phase};
+use super::{Action, Core, Partition, Phase};
+use crate::batch::Span;
 use crate::engine::observe::EngineEvent;
 use crate::error::Error;
 use crate::record::PartitionId;
-use crate::source::{Position, SourceError};
+use crate::source::SourceError;
 
 /// More fences than this within a minute mean a twin: the engine stops and says so.
 const FENCES_PER_MINUTE: usize = 5;
@@ -67,6 +68,7 @@ impl<O> Core<O> {
         let cut = partition.cut_records;
         let records = partition.restart(epoch, order) + cut;
         partition.phase = phase;
+        self.forget_waiting(old);
         self.totals.given_up += lost;
         if records > 0 {
             let partition = id.clone();
@@ -84,17 +86,17 @@ impl<O> Core<O> {
             return;
         }
         let now = self.now;
-        let due: Vec<Position> = self
+        let due: Vec<Span> = self
             .partitions()
             .filter(|p| {
                 matches!(p.phase, Phase::Proving { at: Some(at) } if at <= now) && !p.is_frozen()
             })
-            .map(|p| Position { partition: p.id.clone(), next: p.committed.max(p.admitted) })
+            .map(Partition::known_progress)
             .collect();
         if !due.is_empty() {
             self.proof_out = true;
-            for position in &due {
-                if let Some(partition) = self.get_mut(&position.partition) {
+            for span in &due {
+                if let Some(partition) = self.get_mut(&span.partition) {
                     partition.phase = Phase::Proving { at: None };
                 }
             }
@@ -121,5 +123,14 @@ impl<O> Core<O> {
                 partition.phase = next.clone();
             }
         }
+    }
+}
+
+impl<O> Partition<O> {
+    /// Where progress is known to stand, under the epoch that the source knows: the new one is told
+    /// when the partition is read again.
+    fn known_progress(&self) -> Span {
+        let next = self.committed.max(self.admitted);
+        Span { partition: self.id.clone(), epoch: self.read_under, first: next, next }
     }
 }

@@ -18,6 +18,7 @@ mod fate;
 mod fence;
 mod revoke;
 mod seek;
+mod start;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -65,6 +66,8 @@ struct Partition<O> {
     id: PartitionId,
     topic_id: Option<TopicId>,
     epoch: Epoch,
+    /// The epoch under which the source was last told to read it.
+    read_under: Epoch,
     phase: Phase,
     tracker: Tracker<O>,
     lanes: Lanes,
@@ -80,7 +83,8 @@ struct Partition<O> {
     cut_bytes: usize,
     /// Records and bytes the source may still send.
     credit_records: usize,
-    credit_bytes: usize,
+    /// Less than none behind a record that was larger than what was left: the next grant pays for it.
+    credit_bytes: i64,
     /// It stopped by name at what was delivered last; what was delivered is still finished.
     broken: Option<String>,
     paused: bool,

@@ -131,6 +131,20 @@ pub(crate) struct CoreStatus {
     pub(crate) health: Option<crate::source::Health>,
 }
 
+/// What a core remembers, for the checks of its bounds.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Remembered {
+    /// Lanes in the queue of those that may run.
+    pub(crate) ready: usize,
+    /// Retries that wait for their time.
+    pub(crate) retries: usize,
+    /// Records of batches that are tried again.
+    pub(crate) kept: usize,
+    /// Requests of the group and of the user that are not answered.
+    pub(crate) calls: usize,
+}
+
 impl<O> Core<O> {
     pub(crate) fn status(&self) -> CoreStatus {
         let mut partitions: Vec<PartitionStatus> = self
@@ -172,6 +186,17 @@ impl<O> Core<O> {
         let stuck = held.filter(|holder| holder.age >= limit).count();
         let stopping = self.stopping.is_some();
         CoreStatus { partitions, totals: self.totals, stopping, stuck, health: None }
+    }
+
+    /// How much is remembered beside the records themselves, in entries of any kind.
+    #[cfg(test)]
+    pub(crate) fn remembered(&self) -> Remembered {
+        Remembered {
+            ready: self.ready.len(),
+            retries: self.retries.len(),
+            kept: self.committing.retained.iter().map(|batch| batch.len()).sum(),
+            calls: self.assignments.len() + self.revocations.len() + self.seeks.len(),
+        }
     }
 
     /// What was counted since the start.

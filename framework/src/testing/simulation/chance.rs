@@ -14,6 +14,12 @@ pub(super) enum Fault {
     Abort,
     Doubt,
     LateCommit,
+    /// The end of a transaction is answered while a copy of it is still on its way.
+    SentTwice,
+    /// The database goes on from an earlier state.
+    FailOver,
+    /// The log loses its oldest records.
+    Retention,
     Operator,
     ProducerFenced,
     ClaimFails,

@@ -7,7 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use super::log::{Entry, Logs, Nature, number};
+use super::attempts::{self, Attempts};
+use super::log::{Entry, Log, Logs, Nature, number};
 use crate::batch::{Batch, DeadReason, Outcome};
 use crate::policy::Then;
 use crate::record::{Coordinates, Offset};
@@ -98,17 +99,66 @@ struct Stored {
     sought: bool,
 }
 
+impl Stored {
+    /// What is written for the first time comes behind everything before it, whatever was written
+    /// again meanwhile: no result overtakes another.
+    fn follows(&self, offset: i64, log: &Log) -> Result<(), String> {
+        let Some(first) = self.records.iter().map(|(at, _)| *at).min() else { return Ok(()) };
+        let is_new = self.records.iter().all(|(at, _)| *at != offset);
+        let before = log.between(first, offset).last().map(Entry::offset);
+        match before.filter(|before| self.records.iter().all(|(at, _)| at != before)) {
+            Some(missing) if is_new => Err(format!("{offset} is written before {missing}")),
+            _ => Ok(()),
+        }
+    }
+}
+
 pub(super) struct History {
     partitions: Vec<Stored>,
+    pub(super) attempts: Attempts,
     then: Then,
     /// At most once: whatever is in doubt is left out.
     may_give_up: bool,
+    /// A fail-over lost stored progress, its start perhaps.
+    was_rewound: bool,
+}
+
+/// A state to which a fail-over takes the store back.
+#[derive(Clone)]
+pub(super) struct Mark {
+    /// Progress and the number of records, of each partition.
+    partitions: Vec<(Option<i64>, usize)>,
+    attempts: attempts::Mark,
 }
 
 impl History {
     pub(super) fn new(partitions: usize, then: Then, may_give_up: bool) -> Self {
+        let attempts = Attempts::new(partitions);
         let partitions = (0..partitions).map(|_| Stored::default()).collect();
-        Self { partitions, then, may_give_up }
+        Self { partitions, attempts, then, may_give_up, was_rewound: false }
+    }
+
+    pub(super) fn was_rewound(&self) -> bool {
+        self.was_rewound
+    }
+
+    /// What is stored now, for [`History::rewind`].
+    pub(super) fn mark(&self) -> Mark {
+        let of = |stored: &Stored| (stored.progress, stored.records.len());
+        Mark {
+            partitions: self.partitions.iter().map(of).collect(),
+            attempts: self.attempts.mark(),
+        }
+    }
+
+    /// A fail-over: results, progress and claims are what they were. How many commits are lost.
+    pub(super) fn rewind(&mut self, mark: &Mark) -> usize {
+        self.was_rewound = true;
+        for (stored, (progress, records)) in self.partitions.iter_mut().zip(&mark.partitions) {
+            stored.progress = *progress;
+            stored.records.truncate(*records);
+        }
+        self.attempts.rewind(&mark.attempts)
     }
 
     pub(super) fn progress(&self, partition: usize) -> Option<i64> {
@@ -141,8 +191,14 @@ impl History {
         }
     }
 
-    /// A batch became durable.
-    pub(super) fn committed(&mut self, effects: &Effects, logs: &Logs) -> Result<(), String> {
+    /// A batch became durable, by this attempt.
+    pub(super) fn committed(
+        &mut self,
+        attempt: u64,
+        effects: &Effects,
+        logs: &Logs,
+    ) -> Result<(), String> {
+        self.attempts.stored(attempt)?;
         let mut rest = effects.records.as_slice();
         for &(partition, first, next) in &effects.spans {
             let of_span = rest.iter().take_while(|(p, ..)| *p == partition).count();
@@ -185,6 +241,9 @@ impl History {
             let stored = &mut self.partitions[partition];
             let may_be_skipped = self.may_give_up || stored.skipped.contains(&offset);
             check_kind(entry, kind, may_be_skipped, self.then)?;
+            if !self.may_give_up && !stored.sought {
+                stored.follows(offset, logs.get(partition))?;
+            }
             stored.records.push((offset, kind));
         }
         Ok(())
@@ -199,15 +258,19 @@ impl History {
         self.partitions[partition].sought
     }
 
-    /// At least once: progress may only stand behind records that were written.
+    /// At least once: progress may only stand behind records that were written, and only who stored
+    /// it may set it back, because an answer was lost and what was refused comes again in halves.
     pub(super) fn group_progress(
         &mut self,
-        partition: usize,
+        (partition, claim): (usize, u64),
         next: i64,
         logs: &Logs,
     ) -> Result<(), String> {
         let stored = &mut self.partitions[partition];
         let before = stored.progress.replace(next).unwrap_or(next);
+        if next < before && !self.attempts.is_newest(partition, claim) {
+            return Err(format!("{partition}: progress {before} goes back to {next}"));
+        }
         let written: BTreeSet<i64> = stored.records.iter().map(|(offset, _)| *offset).collect();
         let missing = |entry: &&Entry| !written.contains(&entry.offset());
         match logs.get(partition).between(before, next).iter().find(missing) {
@@ -220,8 +283,13 @@ impl History {
     }
 
     /// At most once: progress is stored before anything runs.
-    pub(super) fn admitted(&mut self, partition: usize, next: i64) {
-        self.partitions[partition].progress = Some(next);
+    pub(super) fn admitted(&mut self, partition: usize, next: i64) -> Result<(), String> {
+        match self.partitions[partition].progress.replace(next) {
+            Some(before) if next < before => {
+                Err(format!("{partition}: {before} is admitted, and then {next}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The end of a run: everything that was stored, counted record by record.
@@ -286,8 +354,15 @@ mod tests {
         let mut history = History::new(1, Then::DeadLetter, false);
         let middle = logs.get(0).from(0)[3].offset();
         history.started(0, 0).expect("the first start");
-        history.committed(&right(&logs, 0, middle), &logs).expect("sound");
+        commit(&mut history, &right(&logs, 0, middle), &logs).expect("sound");
         (logs, history, middle)
+    }
+
+    /// Stores this by an attempt of its own.
+    fn commit(history: &mut History, effects: &Effects, logs: &Logs) -> Result<(), String> {
+        let attempt = history.attempts.claimed(0);
+        history.attempts.begun(attempt, vec![(0, attempt)]);
+        history.committed(attempt, effects, logs)
     }
 
     /// What must be stored of a span.
@@ -309,7 +384,7 @@ mod tests {
 
     /// Stores this, and expects that it is found wrong with these words.
     fn assert_found(logs: &Logs, mut history: History, effects: &Effects, words: &str) {
-        let wrong = history.committed(effects, logs).expect_err("it is wrong");
+        let wrong = commit(&mut history, effects, logs).expect_err("it is wrong");
         assert!(wrong.contains(words), "{wrong}");
     }
 
@@ -317,7 +392,7 @@ mod tests {
     fn a_sound_history_passes_and_is_counted() {
         let (logs, mut history, middle) = sound();
         let end = logs.get(0).end();
-        history.committed(&right(&logs, middle, end), &logs).expect("sound");
+        commit(&mut history, &right(&logs, middle, end), &logs).expect("sound");
         assert_eq!(history.recount(&logs), Ok(logs.get(0).from(0).len()));
     }
 

@@ -4,19 +4,17 @@ use super::chance::Fault;
 use super::checker::{Effect, Effects};
 use super::coverage::Seen;
 use super::delivery::{Call, Delivery, Stage};
-use super::kafka::Stores;
 use super::log::number;
 use super::plan::Planted;
 use super::source::Source;
-use super::sql::Begun;
+use super::sql::{Begun, Compare, What};
 use super::store::Store;
 use super::world::Shared;
-use crate::batch::Batch;
+use crate::batch::{Batch, Span};
 use crate::delivery::Fate;
 use crate::engine::core::Event;
 use crate::record::Coordinates;
 use crate::sink::SinkError;
-use crate::source::Position;
 use crate::{Cause, Error};
 
 impl Delivery {
@@ -50,26 +48,41 @@ impl Delivery {
                 return Some(Event::Committed { batch, fate });
             }
         }
+        let attempt = self.begin_attempt(&batch, shared);
         let fate = match shared.store {
-            Store::Sql(_) => self.commit_sql(effects, shared),
-            Store::Kafka(_) => self.commit_kafka(&batch, effects, source, shared),
+            Store::Sql(_) => self.commit_sql(attempt, effects, shared),
+            Store::Kafka(_) => self.commit_kafka(attempt, &batch, effects, source, shared),
             Store::Group(_) => self.commit_group(&batch, effects, source, shared),
         };
         match fate {
             Ok(fate) => {
                 let fate = planted(fate, shared);
-                if let Fate::InDoubt(_) = fate {
-                    let spans = batch.spans().iter();
-                    self.doubtful.extend(spans.map(|span| number(&span.partition)));
-                }
+                self.is_told(attempt, &batch, &fate, shared);
                 Some(Event::Committed { batch, fate })
             }
             Err(stage) => self.keep(Call::Commit(batch), stage),
         }
     }
 
+    /// The core is about to hear what became of its commit.
+    fn is_told(&mut self, id: u64, batch: &Batch<Effect>, fate: &Fate, shared: &mut Shared) {
+        if let Fate::InDoubt(_) = fate {
+            let spans = batch.spans().iter();
+            self.doubtful.extend(spans.map(|span| number(&span.partition)));
+            self.doubt = Some(id);
+        } else if !matches!(shared.store, Store::Group(_)) {
+            let checked = shared.history.attempts.told(id, matches!(fate, Fate::Committed));
+            shared.check(checked);
+        }
+    }
+
     /// A fate, or the stage it goes on from.
-    fn commit_sql(&mut self, effects: Effects, shared: &mut Shared) -> Result<Fate, Stage> {
+    fn commit_sql(
+        &mut self,
+        attempt: u64,
+        effects: Effects,
+        shared: &mut Shared,
+    ) -> Result<Fate, Stage> {
         let Store::Sql(sql) = &mut shared.store else { unreachable!("the caller knows") };
         let chance = &mut shared.chance;
         if let Stage::Open(id) = self.stage {
@@ -96,11 +109,15 @@ impl Delivery {
             return Ok(aborted(shared));
         }
         if chance.hits(Fault::LateCommit) && chance.coin() {
-            sql.leave_unread(self.name, &self.claims, effects);
+            sql.leave_unread(&self.claims, What::Batch(attempt, effects));
             return Ok(Fate::InDoubt(Cause::new("no answer")));
         }
-        let compare = !shared.plan.has(Planted::NoCompare);
-        match sql.begin(self.name, &self.claims, &effects, &shared.logs, compare) {
+        let compare = match shared.plan.planted {
+            Some(Planted::NoCompare) => Compare::Nothing,
+            Some(Planted::NoFence) => Compare::Position,
+            _ => Compare::All,
+        };
+        match sql.begin(&self.claims, (attempt, &effects), &shared.logs, compare) {
             Begun::Open(id) => Err(Stage::Open(id)),
             Begun::Waits if chance.one_in(10) => Ok(aborted(shared)),
             Begun::Waits => Err(Stage::New),
@@ -110,78 +127,6 @@ impl Delivery {
             }
             Begun::Rejected(record, is_dead) => Ok(rejected(record, is_dead, shared)),
         }
-    }
-
-    fn commit_kafka(
-        &mut self,
-        batch: &Batch<Effect>,
-        effects: Effects,
-        source: &Source,
-        shared: &mut Shared,
-    ) -> Result<Fate, Stage> {
-        if !self.has_producer {
-            return Ok(Fate::InDoubt(Cause::new("there is no producer until the next claim")));
-        }
-        match self.stage {
-            Stage::Open(id) => return Ok(self.end_kafka(id, shared)),
-            Stage::Sent(member, generation) => {
-                let accepts = shared.group.accepts(member, generation)
-                    || shared.plan.has(Planted::AnyGeneration);
-                if !accepts {
-                    shared.cover.saw(Seen::StaleGeneration);
-                    return Ok(Fate::Aborted(Cause::new("illegal generation")));
-                }
-                let now = shared.now;
-                let Store::Kafka(kafka) = &mut shared.store else { unreachable!("as above") };
-                return Err(Stage::Open(kafka.open(self.name, Stores::Batch(effects), now)));
-            }
-            Stage::New => {}
-        }
-        if shared.chance.hits(Fault::ProducerFenced) && shared.chance.coin() {
-            shared.cover.saw(Seen::ProducerFenced);
-            self.has_producer = false;
-            return Ok(Fate::Fenced(Cause::new("invalid producer epoch")));
-        }
-        if shared.chance.hits(Fault::Abort) {
-            return Ok(aborted(shared));
-        }
-        if let Some((record, is_dead)) = effects.refused(&shared.logs) {
-            return Ok(rejected(record, is_dead, shared));
-        }
-        // What the broker compares is the newest membership: whether these spans are still of our
-        // current epochs is asked at the same moment.
-        let forgets = shared.plan.has(Planted::EpochsForgotten);
-        let spans = if forgets { &[] } else { batch.spans() };
-        match source.membership(spans) {
-            Some((member, generation)) => Err(Stage::Sent(member, generation)),
-            None => {
-                shared.cover.saw(Seen::StaleEpoch);
-                Ok(Fate::Aborted(Cause::new("membership")))
-            }
-        }
-    }
-
-    fn end_kafka(&mut self, id: u64, shared: &mut Shared) -> Fate {
-        let Store::Kafka(kafka) = &mut shared.store else { unreachable!("the caller knows") };
-        let chance = &mut shared.chance;
-        let late = chance.hits(Fault::LateCommit);
-        let lost = chance.hits(Fault::Doubt);
-        if late {
-            kafka.leave(id);
-            self.has_producer = false;
-            return Fate::InDoubt(Cause::new("no answer"));
-        }
-        if lost && chance.coin() {
-            kafka.abort(id);
-            self.has_producer = false;
-            return in_doubt(Seen::DoubtNotStored, shared);
-        }
-        let fate = match kafka.commit(id, &mut shared.history, &shared.logs) {
-            None => in_doubt(Seen::DoubtNotStored, shared),
-            Some(checked) => stored_or_lost(checked, lost, shared),
-        };
-        self.has_producer &= !matches!(fate, Fate::InDoubt(_));
-        fate
     }
 
     /// Results first; then, at least once, the group's offsets.
@@ -202,7 +147,9 @@ impl Delivery {
             let Store::Group(offsets) = &mut shared.store else { unreachable!("as above") };
             for (partition, _, next) in &effects.spans {
                 offsets[*partition] = Some(*next);
-                let checked = shared.history.group_progress(*partition, *next, &shared.logs);
+                let claim = self.fences.get(partition).copied().unwrap_or_default();
+                let committed = (*partition, claim);
+                let checked = shared.history.group_progress(committed, *next, &shared.logs);
                 if let Err(wrong) = checked {
                     shared.wrong.get_or_insert(wrong);
                 }
@@ -223,9 +170,14 @@ impl Delivery {
         if shared.chance.hits(Fault::Abort) {
             return Ok(aborted(shared));
         }
-        match source.place_of(batch.spans().iter().map(|span| &span.partition)) {
+        match source.membership(spans_asked(batch, shared)) {
             Some((member, generation)) => Err(Stage::Sent(member, generation)),
-            None => Ok(Fate::Fenced(Cause::new("not assigned"))),
+            None => {
+                shared.cover.saw(Seen::StaleEpochOfAGroup);
+                let gone = batch.spans().iter().any(|span| !source.owns(&span.partition));
+                let cause = Cause::new("not assigned, or repositioned");
+                Ok(if gone { Fate::Fenced(cause) } else { Fate::Aborted(cause) })
+            }
         }
     }
 
@@ -264,25 +216,27 @@ impl Delivery {
 
     pub(super) fn admit(
         &mut self,
-        positions: Vec<Position>,
+        spans: Vec<Span>,
         source: &Source,
         shared: &mut Shared,
     ) -> Option<Event<Effect>> {
         let failed = |why: &str| Err(SinkError::Retry(Cause::new(why)));
-        let place = source.place_of(positions.iter().map(|position| &position.partition));
+        let asked: &[Span] = if shared.plan.has(Planted::StaleAdmission) { &[] } else { &spans };
+        let place = source.membership(asked);
         let result = match (self.stage, place) {
             (Stage::New, Some((member, generation))) => {
-                return self.keep(Call::Admit(positions), Stage::Sent(member, generation));
+                return self.keep(Call::Admit(spans), Stage::Sent(member, generation));
             }
             (Stage::Sent(member, generation), _) if shared.group.accepts(member, generation) => {
                 let Store::Group(offsets) = &mut shared.store else { unreachable!("at most once") };
-                for position in &positions {
-                    let partition = number(&position.partition);
-                    offsets[partition] = Some(position.next.get());
-                    shared.history.admitted(partition, position.next.get());
+                for span in &spans {
+                    let partition = number(&span.partition);
+                    offsets[partition] = Some(span.next.get());
+                    let checked = shared.history.admitted(partition, span.next.get());
+                    shared.wrong = shared.wrong.take().or(checked.err());
                 }
                 shared.cover.saw(Seen::Admitted);
-                shared.trace.say(shared.now, || format!("sink {} admits {positions:?}", self.name));
+                shared.trace.say(shared.now, || format!("sink {} admits {spans:?}", self.name));
                 if shared.chance.hits(Fault::Doubt) { failed("no answer") } else { Ok(()) }
             }
             _ => {
@@ -294,6 +248,11 @@ impl Delivery {
     }
 }
 
+/// What the consumer is asked about: all spans, unless a fault forgets them.
+pub(super) fn spans_asked<'a>(batch: &'a Batch<Effect>, shared: &Shared) -> &'a [Span] {
+    if shared.plan.has(Planted::EpochsForgotten) { &[] } else { batch.spans() }
+}
+
 /// The sink says something else than it should.
 fn planted(fate: Fate, shared: &Shared) -> Fate {
     match (fate, shared.plan.planted) {
@@ -303,12 +262,12 @@ fn planted(fate: Fate, shared: &Shared) -> Fate {
     }
 }
 
-fn aborted(shared: &mut Shared) -> Fate {
+pub(super) fn aborted(shared: &mut Shared) -> Fate {
     shared.cover.saw(Seen::Aborted);
     Fate::Aborted(Cause::new("planted"))
 }
 
-fn in_doubt(seen: Seen, shared: &mut Shared) -> Fate {
+pub(super) fn in_doubt(seen: Seen, shared: &mut Shared) -> Fate {
     shared.cover.saw(seen);
     Fate::InDoubt(Cause::new("no answer"))
 }
@@ -322,7 +281,7 @@ fn stored_or_lost(checked: Result<(), String>, lost: bool, shared: &mut Shared) 
     Fate::Committed
 }
 
-fn rejected(record: Coordinates, is_dead: bool, shared: &mut Shared) -> Fate {
+pub(super) fn rejected(record: Coordinates, is_dead: bool, shared: &mut Shared) -> Fate {
     shared.cover.saw(if is_dead { Seen::RejectedTwice } else { Seen::Rejected });
     Fate::Rejected { record, cause: Cause::new("bad data") }
 }

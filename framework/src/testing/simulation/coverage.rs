@@ -15,23 +15,24 @@ macro_rules! kinds {
 
 kinds! {
     // The group.
-    Rebalanced, Revoked, Evicted, Regained, AssignedLate, StartedLate, RevokedLate, GaveUpLost,
+    Rebalanced, RevokedEagerly, RevokedCooperatively, RevokedByTheBroker, Evicted, Regained, AssignedLate, StartedLate, RevokedLate, GaveUpLost,
     Crashed, CrashedInCommit, Frozen, FrozenInCommit, Restarted,
     // Commits.
     Committed, Aborted, Fenced, ProducerFenced, DoubtStored, DoubtNotStored, LateStored, LateRefused,
     DoubtFoundStored, DoubtFoundNotStored, TakenOver, StaleGeneration, StaleEpoch, Rejected,
-    RejectedTwice, InHalves, Operator,
+    RejectedTwice, InHalves, Operator, SentTwice, AbortInDoubt, FencedAtTheEnd, Busy,
+    TransactionExpired, FailedOver, StartForgotten,
     // Claims and starts.
     ClaimFailed, ClaimAnswerLost, ClaimWaited, Terminated, ResolveFailed, ResolvedInPart, StartStored, Added,
     MoveAborted, MoveInDoubt, ProofRefused, ProofAccepted,
     // Work.
     StaleResult, StaleChunk, TurnOver, Retried, DeadLettered, Filtered, Hung, SkippedByOperator,
-    SkippedByPolicy, HoleBehind, OnlyHoles, Oversize, PartitionFailed,
+    SkippedByPolicy, HoleBehind, OnlyHoles, Oversize, PartitionFailed, OutOfRange,
     // The handle.
     SoughtBack, SoughtForward, SeekRefused, Paused, PausedAndRegained, Stopped, StoppedLate,
     StoppedByFences, StoppedByRecord,
     // The weaker guarantees.
-    GroupCommitRefused, WrittenTwice, GivenUp, Admitted,
+    GroupCommitRefused, StaleEpochOfAGroup, WrittenTwice, GivenUp, Admitted,
 }
 
 /// How often each kind was seen.

@@ -1,28 +1,31 @@
 //! A sink with its task: one call at a time, in order, each in several steps with time in between.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::chance::Fault;
 use super::checker::Effect;
 use super::coverage::Seen;
+use super::kafka::End;
 use super::log::number;
 use super::plan::{Planted, ms};
 use super::source::Source;
-use super::sql::Claims;
+use super::sql::{Claims, What};
 use super::store::Store;
 use super::world::Shared;
 use crate::Cause;
-use crate::batch::Batch;
+use crate::batch::{Batch, Span};
 use crate::engine::core::{Call as OnBehalfOf, Event};
 use crate::record::{Epoch, Offset, PartitionId};
-use crate::sink::{Claim, ClaimRequest, CommitError, Move, SinkError, Stored};
-use crate::source::Position;
+use crate::sink::{Claim, ClaimRequest, Move, SinkError, Stored};
+
+/// The claim of somebody who is no owner: nothing may be stored under it.
+const NOBODYS: u64 = u64::MAX;
 
 pub(super) enum Call {
     Claim(Vec<ClaimRequest>),
     Reposition { call: OnBehalfOf, moves: Vec<Move> },
-    Admit(Vec<Position>),
+    Admit(Vec<Span>),
     Commit(Batch<Effect>),
     Release { revocation: u64, partitions: Vec<PartitionId> },
 }
@@ -31,10 +34,12 @@ pub(super) enum Call {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
     New,
-    /// A transaction that holds its rows, or whose offsets the broker has.
-    Open(u64),
+    /// Its first step is done: a producer is there, or a part of the results is sent.
+    Begun,
     /// What was to be sent is sent; the group is asked next, as this member of this generation.
     Sent(u32, u32),
+    /// A transaction that holds its rows, or whose offsets the broker has.
+    Open(u64),
 }
 
 pub(super) struct Delivery {
@@ -44,17 +49,23 @@ pub(super) struct Delivery {
     /// The call does not go on before this time.
     not_before: Duration,
     waits_since: Option<Duration>,
-    /// Names this client: an owner in SQL, a transactional id in Kafka.
+    /// Names this client: a transactional id in Kafka.
     pub(super) name: u64,
     pub(super) claims: Claims,
-    /// Kafka: there is none between a commit in doubt and the next claim.
-    pub(super) has_producer: bool,
+    /// Kafka: the epoch of its producer; there is none between a commit in doubt and the next claim.
+    pub(super) producer: Option<u64>,
     /// Partitions of a commit in doubt that no claim has named since.
     pub(super) doubtful: BTreeSet<usize>,
+    /// For the checks: under which claims it commits, the commit under way, and one in doubt.
+    pub(super) fences: BTreeMap<usize, u64>,
+    pub(super) attempt: Option<u64>,
+    pub(super) doubt: Option<u64>,
+    /// Positions that are being stored: partition, what stands there, what will.
+    pub(super) positions: Vec<(usize, Option<i64>, i64)>,
 }
 
 impl Delivery {
-    pub(super) fn new(name: u64) -> Self {
+    pub(super) fn new(name: u64, shared: &mut Shared) -> Self {
         Self {
             queue: VecDeque::new(),
             running: None,
@@ -63,8 +74,12 @@ impl Delivery {
             waits_since: None,
             name,
             claims: Claims::new(),
-            has_producer: true,
+            producer: init(name, shared),
             doubtful: BTreeSet::new(),
+            fences: BTreeMap::new(),
+            attempt: None,
+            doubt: None,
+            positions: Vec::new(),
         }
     }
 
@@ -114,9 +129,9 @@ impl Delivery {
         }
         let before = self.stage;
         let answer = match call {
-            Call::Claim(requests) => self.claim(requests, shared),
+            Call::Claim(requests) => self.claim(requests, source, shared),
             Call::Reposition { call, moves } => self.reposition(call, moves, source, shared),
-            Call::Admit(positions) => self.admit(positions, source, shared),
+            Call::Admit(spans) => self.admit(spans, source, shared),
             Call::Commit(batch) => self.commit(batch, source, shared),
             Call::Release { revocation, partitions } => {
                 Some(self.release(revocation, &partitions, shared))
@@ -126,52 +141,60 @@ impl Delivery {
         if answer.is_some() {
             self.stage = Stage::New;
             self.waits_since = None;
+            self.attempt = None;
         }
         (moved, answer)
     }
 
-    fn claim(&mut self, requests: Vec<ClaimRequest>, shared: &mut Shared) -> Option<Event<Effect>> {
+    fn claim(
+        &mut self,
+        requests: Vec<ClaimRequest>,
+        source: &Source,
+        shared: &mut Shared,
+    ) -> Option<Event<Effect>> {
         let partitions: Vec<usize> = requests.iter().map(|r| number(&r.partition)).collect();
         let fails = shared.chance.hits(Fault::ClaimFails);
-        if fails && shared.chance.coin() {
+        if fails && self.stage == Stage::New && shared.chance.coin() {
             shared.cover.saw(Seen::ClaimFailed);
             return Some(claim_failed("planted"));
         }
+        if self.producer.is_none() && matches!(shared.store, Store::Kafka(_)) {
+            self.producer = init(self.name, shared);
+            return self.keep(Call::Claim(requests), Stage::Begun);
+        }
+        let waits = !shared.plan.has(Planted::ClaimDoesNotWait);
+        let owner = shared.number();
         let claimed = match &mut shared.store {
-            Store::Sql(sql) => sql.claim(self.name, &partitions).map(|claimed| {
-                claimed
-                    .into_iter()
-                    .map(|(partition, stored, claim)| {
-                        if !fails && matches!(stored, Stored::At(_)) {
-                            self.claims.insert(partition, claim);
-                        }
-                        // Nothing here deletes a row: its topic was started in parts.
-                        if matches!(stored, Stored::Refused(_)) {
-                            let wrong = format!("partition {partition} was left out of the start");
-                            shared.wrong.get_or_insert(wrong);
-                        }
-                        stored
-                    })
-                    .collect()
-            }),
-            Store::Kafka(kafka) => {
-                if !self.has_producer {
-                    let (chance, history) = (&mut shared.chance, &mut shared.history);
-                    let checked = kafka.init(self.name, chance, history, &shared.logs);
-                    self.has_producer = true;
-                    shared.check(checked);
-                }
-                let Store::Kafka(kafka) = &shared.store else { unreachable!("as above") };
-                match shared.plan.has(Planted::UnstableOffsets) {
-                    true => Some(stored_of(kafka.unstable(&partitions))),
-                    false => kafka.stable(&partitions).map(stored_of),
-                }
+            Store::Sql(sql) => {
+                sql.claim(owner, &partitions, waits, &shared.history).map(|claimed| {
+                    claimed
+                        .into_iter()
+                        .map(|(partition, stored, claim)| {
+                            if !fails && matches!(stored, Stored::At(_)) {
+                                self.claims.insert(partition, (owner, claim));
+                            }
+                            // Only a fail-over deletes rows: its topic was started in parts.
+                            let may_be_gone = shared.history.was_rewound();
+                            if matches!(stored, Stored::Refused(_)) && !may_be_gone {
+                                let wrong =
+                                    format!("partition {partition} was left out of the start");
+                                shared.wrong.get_or_insert(wrong);
+                            }
+                            stored
+                        })
+                        .collect()
+                })
             }
+            Store::Kafka(kafka) => match shared.plan.has(Planted::UnstableOffsets) {
+                true => Some(stored_of(kafka.unstable(&partitions))),
+                false => kafka.stable(&partitions).map(stored_of),
+            },
             Store::Group(offsets) => Some(stored_of(partitions.iter().map(|p| offsets[*p]))),
         };
         let Some(claimed): Option<Vec<Stored>> = claimed else {
             return self.wait(Call::Claim(requests), &partitions, shared);
         };
+        self.note_claims(&partitions, !fails, source, shared);
         if fails {
             shared.cover.saw(Seen::ClaimAnswerLost);
             return Some(claim_failed("the answer was lost"));
@@ -187,8 +210,29 @@ impl Delivery {
         Some(Event::Claimed(Ok(claims.collect())))
     }
 
+    /// A claim in the database counts, whoever makes it. To ask for the group's offsets takes nothing
+    /// from anybody: there it is the group that says whose they are.
+    fn note_claims(
+        &mut self,
+        partitions: &[usize],
+        is_answered: bool,
+        source: &Source,
+        shared: &mut Shared,
+    ) {
+        for partition in partitions {
+            let counts = match &shared.store {
+                Store::Sql(_) => true,
+                _ => source.member().is_some_and(|member| shared.group.owns(member, *partition)),
+            };
+            let fence = if counts { shared.history.attempts.claimed(*partition) } else { NOBODYS };
+            if is_answered {
+                self.fences.insert(*partition, fence);
+            }
+        }
+    }
+
     /// Somebody else's transaction stands in the way: wait for it, or end it after a while.
-    fn wait(
+    pub(super) fn wait(
         &mut self,
         call: Call,
         partitions: &[usize],
@@ -216,90 +260,6 @@ impl Delivery {
         None
     }
 
-    fn reposition(
-        &mut self,
-        call: OnBehalfOf,
-        moves: Vec<Move>,
-        source: &Source,
-        shared: &mut Shared,
-    ) -> Option<Event<Effect>> {
-        let fails = shared.chance.hits(Fault::MoveFails);
-        if fails && shared.chance.coin() {
-            shared.cover.saw(Seen::MoveAborted);
-            let result = Err(CommitError::Aborted(Cause::new("planted")));
-            return Some(Event::Repositioned { call, moves, result });
-        }
-        let partitions: Vec<usize> = moves.iter().map(|to| number(&to.partition)).collect();
-        let result = match &mut shared.store {
-            Store::Sql(sql) => {
-                match sql.reposition(self.name, &self.claims, &moves, &mut shared.history) {
-                    None => {
-                        return self.wait(Call::Reposition { call, moves }, &partitions, shared);
-                    }
-                    Some(moved) => moved,
-                }
-            }
-            Store::Kafka(_) => match self.move_offsets(&moves, &partitions, source, shared) {
-                None => return self.wait(Call::Reposition { call, moves }, &partitions, shared),
-                Some(moved) => moved,
-            },
-            Store::Group(_) => move_group(&moves, source, shared),
-        };
-        let result = match result {
-            Ok(true) if fails => {
-                shared.cover.saw(Seen::MoveInDoubt);
-                Err(CommitError::InDoubt(Cause::new("the answer was lost")))
-            }
-            Ok(true) => Ok(()),
-            Ok(false) => Err(CommitError::Fenced(Cause::new("not where it is expected"))),
-            Err(wrong) => {
-                shared.fail(wrong);
-                Ok(())
-            }
-        };
-        if result.is_ok() {
-            shared.cover.saw(match (call, moves.first()) {
-                (OnBehalfOf::Seek(_), Some(to)) if to.expected > Some(to.next) => Seen::SoughtBack,
-                (OnBehalfOf::Seek(_), _) => Seen::SoughtForward,
-                (OnBehalfOf::Starts, _) => Seen::StartStored,
-            });
-        }
-        Some(Event::Repositioned { call, moves, result })
-    }
-
-    /// Offsets alone, in a transaction of their own; `None` while stable offsets are held back.
-    fn move_offsets(
-        &mut self,
-        moves: &[Move],
-        partitions: &[usize],
-        source: &Source,
-        shared: &mut Shared,
-    ) -> Option<Result<bool, String>> {
-        let Store::Kafka(kafka) = &mut shared.store else { unreachable!("the caller knows") };
-        let stored = kafka.stable(partitions)?;
-        let Some((member, generation)) = source.place() else { return Some(Ok(false)) };
-        let mut positions = Vec::new();
-        for ((to, stored), partition) in moves.iter().zip(stored).zip(partitions) {
-            let expected = to.expected.map(Offset::get);
-            match (expected, stored) {
-                (None, Some(_)) => {}
-                (None, None) if !source.owns(&to.partition) => {}
-                _ if expected != stored || !source.owns(&to.partition) => return Some(Ok(false)),
-                _ => positions.push((*partition, stored, to.next.get())),
-            }
-        }
-        if positions.is_empty() {
-            return Some(Ok(true));
-        }
-        if !self.has_producer || !shared.group.accepts(member, generation) {
-            return Some(Ok(false));
-        }
-        let stores = super::kafka::Stores::Positions(positions);
-        let id = kafka.open(self.name, stores, shared.now);
-        let stored = kafka.commit(id, &mut shared.history, &shared.logs);
-        Some(stored.expect("it was opened just now").map(|()| true))
-    }
-
     fn release(
         &mut self,
         revocation: u64,
@@ -308,24 +268,57 @@ impl Delivery {
     ) -> Event<Effect> {
         if let Store::Sql(sql) = &mut shared.store {
             for partition in partitions {
-                sql.release(self.name, &self.claims, number(partition));
+                sql.release(&self.claims, number(partition));
             }
         }
         Event::Released { revocation }
     }
 
     /// The process dies: what was sent goes on without it.
-    pub(super) fn die(self, shared: &mut Shared) {
-        let Some(Call::Commit(batch)) = self.running else { return };
-        match (&mut shared.store, self.stage) {
-            (Store::Sql(sql), Stage::Open(id)) => sql.leave(id),
-            (Store::Kafka(kafka), Stage::Open(id)) => kafka.leave(id),
-            (Store::Sql(sql), Stage::New) => {
+    pub(super) fn die(mut self, shared: &mut Shared) {
+        let sends_end = shared.chance.coin();
+        match (self.running.take(), self.stage, &mut shared.store) {
+            (_, Stage::Open(_), Store::Kafka(kafka)) => {
+                if let Some(epoch) = self.producer.filter(|_| sends_end) {
+                    kafka.send_end(self.name, epoch, End::Commit);
+                }
+            }
+            (Some(Call::Commit(_)), Stage::Open(id), Store::Sql(sql)) => sql.leave(id),
+            (Some(Call::Commit(batch)), Stage::New, Store::Sql(_)) => {
+                let attempt = self.begin_attempt(&batch, shared);
+                let Store::Sql(sql) = &mut shared.store else { unreachable!("matched above") };
                 if let Ok(effects) = super::checker::Effects::of(&batch) {
-                    sql.leave_unread(self.name, &self.claims, effects);
+                    sql.leave_unread(&self.claims, What::Batch(attempt, effects));
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The commit under way, which begins now if it has not.
+    pub(super) fn begin_attempt(&mut self, batch: &Batch<Effect>, shared: &mut Shared) -> u64 {
+        if let Some(attempt) = self.attempt {
+            return attempt;
+        }
+        let attempt = shared.number();
+        self.attempt = Some(attempt);
+        let partitions = batch.spans().iter().map(|span| number(&span.partition));
+        let claim = |partition| self.fences.get(&partition).copied().unwrap_or_default();
+        let claims = partitions.map(|partition| (partition, claim(partition))).collect();
+        shared.history.attempts.begun(attempt, claims);
+        attempt
+    }
+}
+
+/// A new producer of this name, where the store has producers; its epoch.
+fn init(name: u64, shared: &mut Shared) -> Option<u64> {
+    let Shared { chance, history, logs, store, .. } = shared;
+    let Store::Kafka(kafka) = store else { return None };
+    match kafka.init(name, chance, history, logs) {
+        Ok(epoch) => Some(epoch),
+        Err(wrong) => {
+            shared.fail(wrong);
+            None
         }
     }
 }
@@ -340,28 +333,4 @@ fn stored_of(offsets: impl IntoIterator<Item = Option<i64>>) -> Vec<Stored> {
         None => Stored::Nothing,
     });
     stored.collect()
-}
-
-/// The group's offsets without a transaction.
-fn move_group(moves: &[Move], source: &Source, shared: &mut Shared) -> Result<bool, String> {
-    let place = source.place();
-    if !place.is_some_and(|(member, generation)| shared.group.accepts(member, generation)) {
-        return Ok(false);
-    }
-    let Store::Group(offsets) = &mut shared.store else { unreachable!("the caller knows") };
-    for to in moves {
-        let (partition, next) = (number(&to.partition), to.next.get());
-        match (to.expected, offsets[partition]) {
-            (None, Some(_)) => {}
-            (None, None) => {
-                offsets[partition] = Some(next);
-                shared.history.started(partition, next)?;
-            }
-            (Some(_), stored) => {
-                offsets[partition] = Some(next);
-                shared.history.sought(partition, stored.unwrap_or(next), next)?;
-            }
-        }
-    }
-    Ok(true)
 }

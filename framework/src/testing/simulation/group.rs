@@ -1,7 +1,8 @@
 //! The coordinator of the group: who is a member, who owns what, in which generation.
 //!
-//! Cooperative: partitions are revoked and settled before anybody else gets them, all others go on
-//! being read. A member that is silent is put out without being asked, and learns of it later.
+//! Partitions are revoked and settled before anybody else gets them. What else a rebalance stops is a
+//! matter of the [`Protocol`]. A member that is silent is put out without being asked, and learns of
+//! it later.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,7 +13,20 @@ use super::plan::ms;
 /// After so long without a sign of life a member is put out.
 const SESSION: Duration = ms(1200);
 
+/// How a group hands partitions over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Protocol {
+    /// Everybody gives everything back and is given anew.
+    Eager,
+    /// Only what moves is given back; the next generation begins when that has happened.
+    Cooperative,
+    /// The broker's own: each member comes to what it is to have by itself, under an epoch of its
+    /// own, and is given what others have let go meanwhile.
+    Consumer,
+}
+
 pub(super) struct Group {
+    protocol: Protocol,
     partitions: usize,
     generation: u32,
     members: BTreeMap<u32, Session>,
@@ -30,6 +44,8 @@ struct Session {
     revoking: BTreeSet<usize>,
     notices: VecDeque<Notice>,
     silent_since: Option<Duration>,
+    /// What the last notice said; offsets are taken under no other.
+    generation: u32,
 }
 
 /// What a member is told, in order.
@@ -43,8 +59,9 @@ pub(super) enum Notice {
 }
 
 impl Group {
-    pub(super) fn new(partitions: usize) -> Self {
+    pub(super) fn new(protocol: Protocol, partitions: usize) -> Self {
         Self {
+            protocol,
             partitions,
             generation: 0,
             members: BTreeMap::new(),
@@ -61,26 +78,45 @@ impl Group {
         self.last_member
     }
 
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     pub(super) fn knows(&self, member: u32) -> bool {
         self.members.contains_key(&member)
     }
 
-    /// Whether offsets that this member commits under this generation are taken.
+    /// Whether offsets that this member commits under this generation are taken. Of which partitions
+    /// they are is not looked at.
     pub(super) fn accepts(&self, member: u32, generation: u32) -> bool {
-        self.knows(member) && generation == self.generation
+        let Some(session) = self.members.get(&member) else { return false };
+        match self.protocol {
+            Protocol::Eager | Protocol::Cooperative => generation == self.generation,
+            Protocol::Consumer => generation == session.generation,
+        }
+    }
+
+    /// Whether a partition is this member's, one that is being given to it included.
+    pub(super) fn owns(&self, member: u32, partition: usize) -> bool {
+        self.members.get(&member).is_some_and(|session| session.owned.contains(&partition))
     }
 
     pub(super) fn notice(&mut self, member: u32) -> Option<Notice> {
         self.members.get_mut(&member)?.notices.pop_front()
     }
 
-    /// A member has handed these back.
+    /// A member has handed these back. Under the broker's protocol it comes under its next epoch with
+    /// that, also if more is wanted of it by now: before anybody else is given them.
     pub(super) fn revoked(&mut self, member: u32, partitions: &[usize]) {
-        if let Some(session) = self.members.get_mut(&member) {
-            for partition in partitions {
-                session.owned.remove(partition);
-                session.revoking.remove(partition);
-            }
+        let Some(session) = self.members.get_mut(&member) else { return };
+        for partition in partitions {
+            session.owned.remove(partition);
+            session.revoking.remove(partition);
+        }
+        if self.protocol == Protocol::Consumer {
+            let generation = self.generation.min(session.generation + 1);
+            session.generation = generation;
+            session.notices.push_back(Notice::Joined { generation, assigned: Vec::new() });
         }
     }
 
@@ -112,17 +148,20 @@ impl Group {
         for member in dead {
             self.remove(member);
         }
+        if self.target.is_some() && self.protocol == Protocol::Consumer && self.reconcile() {
+            return Some("reconciled");
+        }
         match &self.target {
-            Some(_) if self.members.values().all(|session| session.revoking.is_empty()) => {
-                self.complete();
+            Some(_) if self.protocol != Protocol::Consumer => {
+                let settled = self.members.values().all(|session| session.revoking.is_empty());
+                settled.then(|| self.complete())?;
                 Some("rebalanced")
             }
-            Some(_) => None,
-            None if self.unbalanced || chance.hits(Fault::Rebalance) => {
+            _ if self.unbalanced || chance.hits(Fault::Rebalance) => {
                 self.begin(chance);
                 Some("rebalancing")
             }
-            None => None,
+            _ => None,
         }
     }
 
@@ -141,15 +180,48 @@ impl Group {
                 _ => Some(members[chance.below(members.len())]),
             });
         }
+        let eager = self.protocol == Protocol::Eager;
         for (id, session) in &mut self.members {
-            let goes = session.owned.iter().copied().filter(|p| target[*p] != Some(*id));
-            let goes: Vec<usize> = goes.collect();
+            let goes = session.owned.iter().copied();
+            let goes = goes.filter(|p| eager || target[*p] != Some(*id));
+            let goes: Vec<usize> = goes.filter(|p| !session.revoking.contains(p)).collect();
             if !goes.is_empty() {
                 session.revoking.extend(&goes);
                 session.notices.push_back(Notice::Revoke(goes));
             }
         }
         self.target = Some(target);
+        if self.protocol == Protocol::Consumer {
+            self.generation += 1;
+        }
+    }
+
+    /// Takes one member nearer to what it is to have; `false` if nobody can come any nearer now.
+    fn reconcile(&mut self) -> bool {
+        let target = self.target.as_ref().expect("a rebalance is under way");
+        let owned: BTreeSet<usize> =
+            self.members.values().flat_map(|session| session.owned.iter().copied()).collect();
+        let mut is_complete = true;
+        for (id, session) in &mut self.members {
+            let mine = (0..self.partitions).filter(|p| target[*p] == Some(*id));
+            let missing =
+                mine.filter(|p| !session.owned.contains(p) || session.revoking.contains(p));
+            let missing: Vec<usize> = missing.collect();
+            let free: Vec<usize> = missing.iter().copied().filter(|p| !owned.contains(p)).collect();
+            is_complete &= missing.is_empty() && session.revoking.is_empty();
+            let is_behind = session.generation != self.generation;
+            if session.revoking.is_empty() && (is_behind || !free.is_empty()) {
+                let generation = self.generation;
+                session.generation = generation;
+                session.owned.extend(&free);
+                session.notices.push_back(Notice::Joined { generation, assigned: free });
+                return true;
+            }
+        }
+        if is_complete {
+            self.end_rebalance();
+        }
+        false
     }
 
     fn complete(&mut self) {
@@ -159,8 +231,15 @@ impl Group {
             let mine = (0..self.partitions).filter(|p| target[*p] == Some(*id));
             let assigned: Vec<usize> = mine.filter(|p| !session.owned.contains(p)).collect();
             session.owned.extend(&assigned);
+            session.generation = self.generation;
             session.notices.push_back(Notice::Joined { generation: self.generation, assigned });
         }
+        self.end_rebalance();
+    }
+
+    /// What nobody was to have, because its member had gone, is given away the next time.
+    fn end_rebalance(&mut self) {
+        self.target = None;
         let owned: usize = self.members.values().map(|session| session.owned.len()).sum();
         self.unbalanced |= owned < self.partitions && !self.members.is_empty();
     }

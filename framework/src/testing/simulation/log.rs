@@ -8,6 +8,11 @@ use super::chance::Chance;
 use super::plan::Plan;
 use crate::record::{Headers, Offset, PartitionId, RawRecord, Record};
 
+/// Where a log may begin: also just before an offset no longer fits into 31, 32 or 62 bits, and before
+/// there are no more.
+const BEGINNINGS: &[i64] =
+    &[0, 0, 0, 0, (1 << 31) - 20, (1 << 32) - 20, (1 << 62) - 20, i64::MAX - 1000];
+
 /// What a record does to whoever processes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Nature {
@@ -44,6 +49,8 @@ pub(super) struct Log {
     entries: Vec<Entry>,
     produced: usize,
     empty_end: i64,
+    /// Where the log begins: what lies before was deleted for its age.
+    low: i64,
 }
 
 /// All partitions of the topic; the simulation names them by number.
@@ -72,6 +79,12 @@ impl Logs {
         log.produced = (log.produced + records).min(log.entries.len());
     }
 
+    /// Deletes what lies before this offset.
+    pub(super) fn delete_before(&mut self, number: usize, low: i64) {
+        let log = &mut self.0[number];
+        log.low = log.low.max(low.min(log.end()));
+    }
+
     pub(super) fn produce_all(&mut self) {
         for log in &mut self.0 {
             log.produced = log.entries.len();
@@ -87,7 +100,8 @@ pub(super) fn number(id: &PartitionId) -> usize {
 impl Log {
     fn new(number: usize, plan: &Plan, chance: &mut Chance) -> Self {
         let id = PartitionId::new("in", i32::try_from(number).expect("few partitions"));
-        let mut next = if chance.one_in(3) { chance.between(1, 4) as i64 } else { 0 };
+        let low = BEGINNINGS[chance.below(BEGINNINGS.len())];
+        let mut next = low + if chance.one_in(3) { chance.between(1, 4) as i64 } else { 0 };
         let empty_end = next;
         let count = if chance.one_in(8) { 0 } else { chance.below(plan.records_max) };
         let mut entries = Vec::with_capacity(count);
@@ -115,10 +129,15 @@ impl Log {
             next += 1 + behind;
         }
         let produced = chance.below(entries.len() / 4 + 1);
-        Self { id, entries, produced, empty_end }
+        Self { id, entries, produced, empty_end, low }
     }
 
-    /// The records from this offset on that are there already.
+    /// Where it begins.
+    pub(super) fn low(&self) -> i64 {
+        self.low
+    }
+
+    /// The records from this offset on that are there already, or were.
     pub(super) fn from(&self, offset: i64) -> &[Entry] {
         let at = self.entries.partition_point(|entry| entry.offset() < offset);
         self.entries.get(at..self.produced).unwrap_or_default()

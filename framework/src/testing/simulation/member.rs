@@ -5,6 +5,8 @@
 //! revocation that is answered in time is settled, and the core never asks to be woken for nothing.
 
 mod checks;
+mod hears;
+mod notes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -13,16 +15,15 @@ use super::checker::Effect;
 use super::coverage::Seen;
 use super::delivery::{Call, Delivery};
 use super::log::number;
+use super::plan::StoreKind;
 use super::pool::Pool;
 use super::source::Source;
 use super::world::Shared;
 use crate::Error;
 use crate::batch::Span;
-use crate::engine::core::{Action, Control, ControlReply, Core, Event};
-use crate::engine::observe::EngineEvent;
-use crate::engine::work::Job;
+use crate::engine::core::{Action, Control, Core, Event};
 use crate::record::Epoch;
-use crate::source::{Position, Wanted};
+use crate::source::Wanted;
 
 /// Steps without events that may follow one another before the core has nothing to do.
 const ROUNDS: usize = 20;
@@ -47,6 +48,8 @@ pub(super) struct Member {
     commits_out: usize,
     last_commit: Option<(Span, usize)>,
     pub(super) stopping: bool,
+    /// When a stop under way ends everything.
+    stops_by: Option<Duration>,
     pub(super) frozen_until: Option<Duration>,
     pub(super) finished: Option<Result<(), Error>>,
 }
@@ -54,7 +57,7 @@ pub(super) struct Member {
 /// What is asked of others than the sink; answers come in any order.
 pub(super) enum Ask {
     Resolve(crate::engine::core::Call, Vec<Wanted>),
-    Prove(Vec<Position>),
+    Prove(Vec<Span>),
 }
 
 /// What a request was.
@@ -69,13 +72,16 @@ pub(super) enum Asked {
 impl Member {
     pub(super) fn new(number: usize, shared: &mut Shared) -> Self {
         let core = Core::new(shared.plan.core(shared.chance.seed()));
-        let name = shared.number();
+        let process = shared.number();
+        let is_named = shared.plan.is_named && shared.plan.store == StoreKind::Kafka;
+        // No process has a number as high.
+        let name = if is_named { u64::MAX - number as u64 } else { process };
         Self {
             number,
             core,
             source: Source::new(shared.now),
             pool: Pool::default(),
-            delivery: Delivery::new(name),
+            delivery: Delivery::new(name, shared),
             origin: shared.now,
             asks: Vec::new(),
             answers: VecDeque::new(),
@@ -88,6 +94,7 @@ impl Member {
             commits_out: 0,
             last_commit: None,
             stopping: false,
+            stops_by: None,
             frozen_until: None,
             finished: None,
         }
@@ -271,6 +278,7 @@ impl Member {
         if self.finished.is_some() {
             return;
         }
+        self.note_action(&action, shared);
         match action {
             Action::AnswerAssigned { id, starts } => {
                 self.check_starts(&starts, shared);
@@ -286,13 +294,13 @@ impl Member {
                 self.source.reposition(&starts);
             }
             Action::Resolve { call, wanted } => self.asks.push(Ask::Resolve(call, wanted)),
-            Action::Prove(positions) => self.asks.push(Ask::Prove(positions)),
+            Action::Prove(spans) => self.asks.push(Ask::Prove(spans)),
             Action::Mirror(_) => {}
             Action::Claim(requests) => self.delivery.call(Call::Claim(requests)),
             Action::Reposition { call, moves } => {
                 self.delivery.call(Call::Reposition { call, moves });
             }
-            Action::Admit(positions) => self.delivery.call(Call::Admit(positions)),
+            Action::Admit(spans) => self.delivery.call(Call::Admit(spans)),
             Action::Commit(batch) => {
                 self.check_commit(&batch, shared);
                 self.delivery.call(Call::Commit(batch));
@@ -310,75 +318,6 @@ impl Member {
             Action::Finish(result) => {
                 shared.trace.say(shared.now, || format!("m{} ends: {result:?}", self.number));
                 self.finished = Some(result);
-            }
-        }
-    }
-
-    fn replied(&mut self, id: u64, reply: &ControlReply, shared: &mut Shared) {
-        let Some(asked) = self.waiting.remove(&id) else {
-            return shared.fail(format!("request {id} is answered twice"));
-        };
-        shared
-            .trace
-            .say(shared.now, || format!("m{} replies to {asked:?}: {reply:?}", self.number));
-        let ControlReply::Done(result) = reply else { return };
-        match (asked, result) {
-            (Asked::Pause(which), Ok(())) => {
-                shared.cover.saw(Seen::Paused);
-                match which {
-                    Some(partition) => self.paused.extend([partition]),
-                    None => self.paused.extend(0..shared.logs.len()),
-                }
-            }
-            (Asked::Resume(Some(partition)), Ok(())) => self.paused.retain(|p| *p != partition),
-            (Asked::Resume(None), Ok(())) => self.paused.clear(),
-            (Asked::Seek(_), Err(_)) => shared.cover.saw(Seen::SeekRefused),
-            _ => {}
-        }
-    }
-
-    fn told(&mut self, event: &EngineEvent, shared: &mut Shared) {
-        shared.trace.say(shared.now, || format!("m{} {event:?}", self.number));
-        match event {
-            EngineEvent::Started { partition, epoch, .. } => {
-                self.epochs.insert(number(partition), *epoch);
-            }
-            EngineEvent::Dropped { partition, epoch, why, .. } => {
-                shared.trace.note(shared.now, self.number, why, &[number(partition) as i64]);
-                if self.epochs.get(&number(partition)) == Some(epoch) {
-                    self.epochs.remove(&number(partition));
-                }
-                if *why == "taken over" {
-                    shared.cover.saw(Seen::TakenOver);
-                }
-                if *why == "lost" {
-                    shared.cover.saw(Seen::GaveUpLost);
-                }
-            }
-            EngineEvent::DoubtResolved { stored, .. } => shared.cover.saw(match stored {
-                true => Seen::DoubtFoundStored,
-                false => Seen::DoubtFoundNotStored,
-            }),
-            EngineEvent::Retrying { .. } => shared.cover.saw(Seen::Retried),
-            EngineEvent::DeadLettered { .. } => shared.cover.saw(Seen::DeadLettered),
-            EngineEvent::Skipped { by: "operator", .. } => {
-                shared.cover.saw(Seen::SkippedByOperator);
-            }
-            EngineEvent::Skipped { .. } => shared.cover.saw(Seen::SkippedByPolicy),
-            _ => {}
-        }
-    }
-
-    fn check_jobs(&mut self, jobs: &[Job], shared: &mut Shared) {
-        for record in jobs.iter().flat_map(|job| &job.tickets).map(|ticket| &ticket.record) {
-            let partition = number(&record.partition);
-            // What is admitted will not be read again: it is run to the end.
-            let stopping = self.stopping && !shared.plan.is_at_most_once();
-            if !self.mine.contains(&partition) || self.paused.contains(&partition) || stopping {
-                shared.fail(format!(
-                    "m{}: {record:?} is started, assigned {:?}, paused {:?}, stopping {}",
-                    self.number, self.mine, self.paused, self.stopping
-                ));
             }
         }
     }

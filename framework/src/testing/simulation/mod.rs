@@ -7,6 +7,7 @@
 //! ([`member`]); the models promise no more than the real things do. What was stored is judged by a
 //! [`checker`] that knows nothing of the engine.
 
+mod attempts;
 mod chance;
 mod checker;
 mod commit;
@@ -14,10 +15,12 @@ mod coverage;
 mod delivery;
 mod group;
 mod kafka;
+mod kafka_commit;
 mod log;
 mod member;
 mod plan;
 mod pool;
+mod reposition;
 mod source;
 mod sql;
 mod store;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::chance::Chance;
+use super::group::Protocol;
 use crate::delivery::{Guarantee, Progress};
 use crate::engine::core::Config;
 use crate::policy::{FailurePolicy, Retry, Then};
@@ -30,8 +31,16 @@ pub(super) enum Planted {
     AnyGeneration,
     /// Kafka: a claim reads offsets that are not stable.
     UnstableOffsets,
+    /// Kafka: a producer goes on after the end of a transaction that may have been sent twice.
+    ProducerReused,
     /// SQL: progress is moved without the compare.
     NoCompare,
+    /// SQL: the compare looks at neither claim nor owner.
+    NoFence,
+    /// SQL: a claim reads what is stored without waiting for the commit that is on its way.
+    ClaimDoesNotWait,
+    /// A position that has fallen out of the log is taken for the beginning of the log.
+    SilentReset,
     /// A commit whose answer was lost counts as aborted.
     DoubtIsAborted,
     /// A commit whose answer was lost counts as committed.
@@ -42,13 +51,16 @@ pub(super) enum Planted {
     Backwards,
     /// The source reads without credit.
     NoCredit,
+    /// At most once: an admission is not compared with the current epochs.
+    StaleAdmission,
 }
 
 impl Planted {
     /// Where it shows.
     fn store(self) -> StoreKind {
         match self {
-            Self::NoCompare => StoreKind::Sql,
+            Self::NoCompare | Self::NoFence | Self::ClaimDoesNotWait => StoreKind::Sql,
+            Self::StaleAdmission => StoreKind::AtMostOnce,
             _ => StoreKind::Kafka,
         }
     }
@@ -66,6 +78,11 @@ pub(super) struct Plan {
     pub(super) partitions: usize,
     pub(super) records_max: usize,
     pub(super) members: usize,
+    pub(super) protocol: Protocol,
+    /// A process that comes again has the transactional id it had.
+    pub(super) is_named: bool,
+    /// How seldom the store does what nobody waits for.
+    pub(super) store_lag: usize,
     /// The start policy: the end of the log, or its beginning.
     pub(super) starts_at_end: bool,
     /// A part of the topic has stored progress already, the last partition was added.
@@ -107,6 +124,9 @@ impl Plan {
             partitions: 1 + chance.below(5),
             records_max: 8 + chance.below(60),
             members: [1, 2, 2, 3][chance.below(4)],
+            protocol: [Protocol::Eager, Protocol::Cooperative, Protocol::Consumer][chance.below(3)],
+            is_named: chance.coin(),
+            store_lag: [1, 1, 4, 12][chance.below(4)],
             starts_at_end: chance.one_in(4),
             is_known: chance.one_in(5),
             reads_while_revoking: chance.coin(),

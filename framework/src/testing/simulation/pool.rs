@@ -24,8 +24,16 @@ use crate::settings::Order;
 pub(super) struct Pool {
     jobs: Vec<Active>,
     finished: Vec<Completion<Effect>>,
-    /// The last record that was started in each order, and whether it still runs.
-    order: BTreeMap<(usize, Epoch, Domain), (u64, bool)>,
+    /// What was started last in each order.
+    order: BTreeMap<(usize, Epoch, Domain), Last>,
+}
+
+/// The record that was started last.
+struct Last {
+    seq: u64,
+    lane: u32,
+    /// Whether it still runs.
+    running: bool,
 }
 
 /// What must run one after another.
@@ -140,7 +148,7 @@ impl Pool {
             Order::Unordered => Domain::Record(ticket.seq),
         };
         let last = self.order.get(&(partition, job.key.epoch, domain.clone()));
-        if let Some((seq, running)) = last
+        if let Some(Last { seq, running, .. }) = last
             && (*running || *seq > ticket.seq)
         {
             shared.fail(format!(
@@ -148,7 +156,8 @@ impl Pool {
                 ticket.record
             ));
         }
-        self.order.insert((partition, job.key.epoch, domain), (ticket.seq, true));
+        let last = Last { seq: ticket.seq, lane: job.key.lane, running: true };
+        self.order.insert((partition, job.key.epoch, domain), last);
         job.running = Some(ticket);
     }
 
@@ -171,9 +180,9 @@ impl Pool {
 
     fn no_longer_runs(&mut self, epoch: Epoch, ticket: &Ticket) {
         let partition = number(&ticket.record.partition);
-        for ((p, e, _), (seq, running)) in &mut self.order {
-            if *p == partition && *e == epoch && *seq == ticket.seq {
-                *running = false;
+        for ((p, e, _), last) in &mut self.order {
+            if *p == partition && *e == epoch && last.seq == ticket.seq {
+                last.running = false;
             }
         }
     }
@@ -183,12 +192,13 @@ impl Pool {
         self.finished.retain(|done| done.key != key || done.seq < seq);
         let holds = |job: &Active| job.key == key && (job.first..=job.last).contains(&seq);
         if let Some(at) = self.jobs.iter().position(holds) {
-            let job = self.jobs.swap_remove(at);
-            // What had been run behind the written-off record is run once more.
-            let again = job.first..=job.last;
-            self.order
-                .retain(|(_, epoch, _), (last, _)| *epoch != key.epoch || !again.contains(last));
+            self.jobs.swap_remove(at);
         }
+        // What had been run behind the written-off record is run once more, also where the job had
+        // ended and only its words were still on their way.
+        self.order.retain(|(_, epoch, _), last| {
+            (*epoch, last.lane) != (key.epoch, key.lane) || last.seq < seq
+        });
     }
 }
 

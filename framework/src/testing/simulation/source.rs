@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::chance::Fault;
 use super::checker::Effect;
 use super::coverage::Seen;
-use super::group::Notice;
+use super::group::{Notice, Protocol};
 use super::log::number;
 use super::plan::{Planted, ms};
 use super::world::Shared;
@@ -50,7 +50,7 @@ struct Cursor {
     at: i64,
     told_end: Option<i64>,
     records: u64,
-    bytes: u64,
+    bytes: i64,
     assignment: u64,
 }
 
@@ -173,7 +173,11 @@ impl Source {
 
     fn begin_revoke(&mut self, partitions: Vec<usize>, shared: &mut Shared) {
         let id = shared.number();
-        shared.cover.saw(Seen::Revoked);
+        shared.cover.saw(match shared.group.protocol() {
+            Protocol::Eager => Seen::RevokedEagerly,
+            Protocol::Cooperative => Seen::RevokedCooperatively,
+            Protocol::Consumer => Seen::RevokedByTheBroker,
+        });
         if !shared.plan.reads_while_revoking {
             for partition in &partitions {
                 if let Some(cursor) = self.cursors.get_mut(partition) {
@@ -277,7 +281,7 @@ impl Source {
             match self.cursors.get_mut(&number(&grant.partition)) {
                 Some(cursor) if cursor.epoch == grant.epoch => {
                     cursor.records += u64::from(grant.records);
-                    cursor.bytes += grant.bytes;
+                    cursor.bytes = cursor.bytes.saturating_add_unsigned(grant.bytes);
                 }
                 Some(cursor) if cursor.epoch > grant.epoch => {}
                 _ => self.early.push(grant),
@@ -302,13 +306,16 @@ impl Source {
         let fails = shared.chance.hits(Fault::PartitionFails) && shared.chance.one_in(20);
         let most = 1 + shared.chance.below(6);
         let log = shared.logs.get(partition);
-        let (id, end) = (log.id.clone(), log.end());
+        let (id, end, low) = (log.id.clone(), log.end(), log.low());
         let cursor = self.cursors.get_mut(&partition).expect("chosen from the cursors");
         let epoch = cursor.epoch;
-        if fails {
+        if cursor.at < low && shared.plan.has(Planted::SilentReset) {
+            cursor.at = low;
+        }
+        if fails || cursor.at < low {
             cursor.state = State::Stopped;
-            shared.cover.saw(Seen::PartitionFailed);
-            let error = "planted".to_owned();
+            shared.cover.saw(if fails { Seen::PartitionFailed } else { Seen::OutOfRange });
+            let error = if fails { "planted" } else { "offset out of range" }.to_owned();
             self.said.push_back(Event::PartitionFailed { partition: id, epoch, error });
             return true;
         }
@@ -323,7 +330,7 @@ impl Source {
                 shared.cover.saw(Seen::Oversize);
             }
             cursor.records = cursor.records.saturating_sub(1);
-            cursor.bytes = cursor.bytes.saturating_sub(bytes);
+            cursor.bytes = cursor.bytes.saturating_sub_unsigned(bytes);
             cursor.at = entry.offset() + 1;
             records.push(Arc::clone(&entry.record));
         }
@@ -355,17 +362,6 @@ impl Source {
     /// Its place in the group.
     pub(super) fn place(&self) -> Option<(u32, u32)> {
         (self.generation > 0).then_some((self.member?, self.generation))
-    }
-
-    /// Its place in the group, if all these partitions are its own: the group's offsets are taken
-    /// from any member, so nobody else would refuse them.
-    pub(super) fn place_of<'a>(
-        &self,
-        partitions: impl IntoIterator<Item = &'a PartitionId>,
-    ) -> Option<(u32, u32)> {
-        let mut partitions = partitions.into_iter();
-        partitions.all(|id| self.cursors.contains_key(&number(id))).then_some(())?;
-        self.place()
     }
 
     /// Whether a partition is its own, one that it is being given included.

@@ -2,25 +2,32 @@
 //!
 //! Progress is compared (owner, claim, stored position) and moved in the transaction that holds the
 //! results. A transaction whose client is gone goes on to an end that nobody is told: at once, late,
-//! or after somebody else's claim.
+//! or after somebody else's claim. A fail-over takes everything back to an earlier state, claims
+//! included, and ends every session.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::chance::Chance;
-use super::checker::{Effects, History};
+use super::checker::{Effects, History, Mark};
 use super::log::{Logs, number};
 use crate::error::Cause;
 use crate::record::Coordinates;
 use crate::sink::{Move, Stored};
 
-/// The claims a client holds: partition and number.
-pub(super) type Claims = BTreeMap<usize, u64>;
+/// How many earlier states a fail-over may go back to.
+const PAST_MAX: usize = 6;
+
+/// The claims a client holds, by partition: who it was when it claimed, and the claim's number. A
+/// fail-over brings numbers back, never a name: each claim is made under a new one.
+pub(super) type Claims = BTreeMap<usize, (u64, u64)>;
 
 pub(super) struct Sql {
     rows: Vec<Option<Row>>,
     open: Vec<Open>,
     unread: Vec<Unread>,
     transactions: u64,
+    /// Earlier states, the newest last, and what was stored then.
+    past: VecDeque<(Vec<Option<Row>>, Mark)>,
 }
 
 #[derive(Clone, Copy)]
@@ -31,18 +38,41 @@ struct Row {
     locked: Option<u64>,
 }
 
+impl Row {
+    fn held_by(&self) -> (u64, u64) {
+        (self.owner, self.claim)
+    }
+}
+
 /// A transaction that has compared and holds its rows.
 struct Open {
     id: u64,
+    attempt: u64,
     effects: Effects,
     has_client: bool,
 }
 
 /// Statements that were sent and that the server has not read.
 struct Unread {
-    owner: u64,
     claims: Claims,
-    effects: Effects,
+    what: What,
+}
+
+/// What statements store.
+pub(super) enum What {
+    Batch(u64, Effects),
+    Moves(Vec<Move>),
+}
+
+/// What the last statement before a commit looks at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Compare {
+    /// Owner, claim and position.
+    All,
+    /// A fault: the position alone.
+    Position,
+    /// A fault.
+    Nothing,
 }
 
 /// How a transaction begins.
@@ -66,7 +96,13 @@ pub(super) enum Late {
 
 impl Sql {
     pub(super) fn new(partitions: usize) -> Self {
-        Self { rows: vec![None; partitions], open: Vec::new(), unread: Vec::new(), transactions: 0 }
+        Self {
+            rows: vec![None; partitions],
+            open: Vec::new(),
+            unread: Vec::new(),
+            transactions: 0,
+            past: VecDeque::new(),
+        }
     }
 
     /// Progress that an earlier life of the pipeline has left.
@@ -74,25 +110,52 @@ impl Sql {
         self.rows[partition] = Some(Row { next, claim: 1, owner: 0, locked: None });
     }
 
+    /// Something is about to change that a fail-over may lose.
+    fn remember(&mut self, history: &History) {
+        if self.past.len() == PAST_MAX {
+            self.past.pop_front();
+        }
+        let mut rows = self.rows.clone();
+        rows.iter_mut().flatten().for_each(|row| row.locked = None);
+        self.past.push_back((rows, history.mark()));
+    }
+
+    /// Another server goes on from an earlier state; `None` if there is none. How many commits are
+    /// lost.
+    pub(super) fn fail_over(
+        &mut self,
+        chance: &mut Chance,
+        history: &mut History,
+    ) -> Option<usize> {
+        if self.past.is_empty() {
+            return None;
+        }
+        let at = chance.below(self.past.len());
+        self.past.truncate(at + 1);
+        let (rows, mark) = self.past.pop_back().expect("chosen from what is there");
+        self.rows = rows;
+        self.open.clear();
+        self.unread.clear();
+        Some(history.rewind(&mark))
+    }
+
     /// Runs everything up to the compare.
     pub(super) fn begin(
         &mut self,
-        owner: u64,
         claims: &Claims,
-        effects: &Effects,
+        (attempt, effects): (u64, &Effects),
         logs: &Logs,
-        compare: bool,
+        compare: Compare,
     ) -> Begun {
         if effects.spans.iter().any(|(p, ..)| self.is_locked(*p)) {
             return Begun::Waits;
         }
         let ours = |(p, first, _): &(usize, i64, i64)| {
-            let row = self.rows[*p];
-            row.is_some_and(|row| {
-                row.owner == owner && claims.get(p) == Some(&row.claim) && row.next == *first
-            })
+            let Some(row) = self.rows[*p] else { return false };
+            let held = claims.get(p) == Some(&row.held_by());
+            (held || compare == Compare::Position) && row.next == *first
         };
-        if compare && !effects.spans.iter().all(ours) {
+        if compare != Compare::Nothing && !effects.spans.iter().all(ours) {
             return Begun::Fenced;
         }
         if let Some((record, is_dead)) = effects.refused(logs) {
@@ -103,7 +166,7 @@ impl Sql {
         for (partition, ..) in &effects.spans {
             self.rows[*partition].as_mut().expect("compared above").locked = Some(id);
         }
-        self.open.push(Open { id, effects: effects.clone(), has_client: true });
+        self.open.push(Open { id, attempt, effects: effects.clone(), has_client: true });
         Begun::Open(id)
     }
 
@@ -114,23 +177,25 @@ impl Sql {
         history: &mut History,
         logs: &Logs,
     ) -> Option<Result<(), String>> {
-        let effects = self.end(id)?;
+        let (attempt, effects) = self.end(id)?;
+        self.remember(history);
         for (partition, _, next) in &effects.spans {
             self.rows[*partition].as_mut().expect("it was locked").next = *next;
         }
-        Some(history.committed(&effects, logs))
+        Some(history.committed(attempt, &effects, logs))
     }
 
     pub(super) fn roll_back(&mut self, id: u64) {
         self.end(id);
     }
 
-    fn end(&mut self, id: u64) -> Option<Effects> {
+    fn end(&mut self, id: u64) -> Option<(u64, Effects)> {
         let at = self.open.iter().position(|open| open.id == id)?;
         for row in self.rows.iter_mut().flatten().filter(|row| row.locked == Some(id)) {
             row.locked = None;
         }
-        Some(self.open.swap_remove(at).effects)
+        let Open { attempt, effects, .. } = self.open.swap_remove(at);
+        Some((attempt, effects))
     }
 
     /// The client is gone after it sent `COMMIT`, or before.
@@ -141,8 +206,8 @@ impl Sql {
     }
 
     /// The client is gone before the server has read anything.
-    pub(super) fn leave_unread(&mut self, owner: u64, claims: &Claims, effects: Effects) {
-        self.unread.push(Unread { owner, claims: claims.clone(), effects });
+    pub(super) fn leave_unread(&mut self, claims: &Claims, what: What) {
+        self.unread.push(Unread { claims: claims.clone(), what });
     }
 
     pub(super) fn has_strays(&self) -> bool {
@@ -167,11 +232,24 @@ impl Sql {
         if self.unread.is_empty() {
             return None;
         }
-        let Unread { owner, claims, effects } = self.unread.swap_remove(0);
-        match self.begin(owner, &claims, &effects, logs, true) {
+        let Unread { claims, what } = self.unread.swap_remove(0);
+        let (attempt, effects) = match &what {
+            What::Batch(attempt, effects) => (*attempt, effects),
+            What::Moves(moves) => {
+                return match self.reposition(&claims, moves, history) {
+                    None => {
+                        self.unread.push(Unread { claims, what });
+                        None
+                    }
+                    Some(Ok(true)) => Some((Late::Stored, Ok(()))),
+                    Some(checked) => Some((Late::Refused, checked.map(|_| ()))),
+                };
+            }
+        };
+        match self.begin(&claims, (attempt, effects), logs, Compare::All) {
             Begun::Open(id) => Some((Late::Stored, self.commit(id, history, logs)?)),
             Begun::Waits => {
-                self.unread.push(Unread { owner, claims, effects });
+                self.unread.push(Unread { claims, what });
                 None
             }
             Begun::Fenced | Begun::Rejected(..) => Some((Late::Refused, Ok(()))),
@@ -187,15 +265,18 @@ impl Sql {
         }
     }
 
-    /// Takes ownership; `None` while somebody's transaction holds a row.
+    /// Takes ownership under a new name; `None` while somebody's transaction holds a row, unless told not to wait.
     pub(super) fn claim(
         &mut self,
         owner: u64,
         partitions: &[usize],
+        waits: bool,
+        history: &History,
     ) -> Option<Vec<(usize, Stored, u64)>> {
-        if partitions.iter().any(|p| self.is_locked(*p)) {
+        if waits && partitions.iter().any(|p| self.is_locked(*p)) {
             return None;
         }
+        self.remember(history);
         let highest = (0..self.rows.len()).rev().find(|p| self.rows[*p].is_some());
         let claimed = partitions.iter().map(|&partition| match &mut self.rows[partition] {
             Some(row) => {
@@ -219,7 +300,6 @@ impl Sql {
     /// not ours or not where it is expected.
     pub(super) fn reposition(
         &mut self,
-        owner: u64,
         claims: &Claims,
         moves: &[Move],
         history: &mut History,
@@ -232,9 +312,7 @@ impl Sql {
             match (to.expected, self.rows[partition]) {
                 (None, _) => true,
                 (Some(expected), Some(row)) => {
-                    row.owner == owner
-                        && claims.get(&partition) == Some(&row.claim)
-                        && row.next == expected.get()
+                    claims.get(&partition) == Some(&row.held_by()) && row.next == expected.get()
                 }
                 (Some(_), None) => false,
             }
@@ -242,6 +320,7 @@ impl Sql {
         if !moves.iter().all(fits) {
             return Some(Ok(false));
         }
+        self.remember(history);
         let mut result = Ok(true);
         for to in moves {
             let partition = number(&to.partition);
@@ -264,19 +343,12 @@ impl Sql {
         Some(result)
     }
 
-    pub(super) fn release(&mut self, owner: u64, claims: &Claims, partition: usize) {
+    pub(super) fn release(&mut self, claims: &Claims, partition: usize) {
         if let Some(row) = &mut self.rows[partition]
-            && row.owner == owner
-            && claims.get(&partition) == Some(&row.claim)
+            && claims.get(&partition) == Some(&row.held_by())
         {
             row.owner = 0;
         }
-    }
-
-    /// Where a partition stands if this client owns it.
-    pub(super) fn owned_at(&self, owner: u64, claims: &Claims, partition: usize) -> Option<i64> {
-        let row = self.rows[partition]?;
-        (row.owner == owner && claims.get(&partition) == Some(&row.claim)).then_some(row.next)
     }
 
     fn is_locked(&self, partition: usize) -> bool {

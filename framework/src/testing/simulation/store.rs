@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::chance::Chance;
 use super::checker::History;
 use super::coverage::{Coverage, Seen};
-use super::kafka::Kafka;
+use super::kafka::{Kafka, Tick};
 use super::log::Logs;
 use super::plan::{Plan, StoreKind};
 use super::sql::{Late, Sql};
@@ -29,7 +29,8 @@ impl Store {
         // The last partition was added after the others had been started.
         if plan.is_known {
             for partition in 0..plan.partitions - 1 {
-                let next = logs.get(partition).from(0).first().map_or(0, |entry| entry.offset());
+                let log = logs.get(partition);
+                let next = log.from(0).first().map_or(log.low(), |entry| entry.offset());
                 history.started(partition, next).expect("nothing was stored before");
                 match &mut store {
                     Self::Sql(sql) => sql.preset(partition, next),
@@ -72,10 +73,15 @@ impl Store {
                 checked.map(|()| true)
             }
             Self::Kafka(kafka) => {
-                let Some((stored, checked)) = kafka.tick(now, chance, history, logs) else {
+                let Some((what, checked)) = kafka.tick(now, chance, history, logs) else {
                     return Ok(false);
                 };
-                cover.saw(if stored { Seen::LateStored } else { Seen::LateRefused });
+                match what {
+                    Tick::Arrived => cover.saw(Seen::LateStored),
+                    Tick::Refused => cover.saw(Seen::LateRefused),
+                    Tick::Expired => cover.saw(Seen::TransactionExpired),
+                    Tick::Marked => {}
+                }
                 checked.map(|()| true)
             }
             Self::Group(_) => Ok(false),

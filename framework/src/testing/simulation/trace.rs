@@ -26,13 +26,20 @@ impl Trace {
 
     /// Something happened.
     pub(super) fn note(&mut self, now: Duration, member: usize, what: &str, numbers: &[i64]) {
+        self.hash_of(now, member, what, numbers);
+        self.say(now, || format!("m{member} {what} {numbers:?}"));
+    }
+
+    /// As [`Trace::note`], without a line.
+    pub(super) fn hash_of(&mut self, now: Duration, member: usize, what: &str, numbers: &[i64]) {
         self.mix(now.as_nanos() as u64);
         self.mix(member as u64);
-        self.mix(what.len() as u64 ^ u64::from(what.as_bytes()[0]) << 8);
+        for byte in what.bytes() {
+            self.mix(u64::from(byte));
+        }
         for number in numbers {
             self.mix(*number as u64);
         }
-        self.say(now, || format!("m{member} {what} {numbers:?}"));
     }
 
     /// Adds a line without changing the hash.

@@ -6,6 +6,7 @@ use super::chance::Fault;
 use super::coverage::Seen;
 use super::member::{Asked, Member};
 use super::plan::{StoreKind, ms};
+use super::store::Store;
 use super::world::{Shared, World, answer_one};
 use crate::engine::core::{Control, PartitionState, SeekTo};
 use crate::record::Offset;
@@ -35,6 +36,8 @@ impl World {
             Fault::Seek,
             Fault::Skip,
             Fault::Stop,
+            Fault::FailOver,
+            Fault::Retention,
         ];
         let kind = kinds[shared.chance.below(kinds.len())];
         if !shared.chance.is_on(kind) || !shared.chance.one_in(3) {
@@ -55,6 +58,14 @@ impl World {
             Fault::Seek => seek(member, shared),
             Fault::Skip => skip(member, shared),
             Fault::Stop => member.stop(),
+            Fault::FailOver => fail_over(shared),
+            Fault::Retention => {
+                let number = shared.chance.below(shared.logs.len());
+                let log = shared.logs.get(number);
+                let (low, end) = (log.low() as u64, log.end() as u64);
+                let low = shared.chance.between(low, end);
+                shared.logs.delete_before(number, low as i64);
+            }
             _ => {}
         }
     }
@@ -167,6 +178,10 @@ impl World {
             if member.stopping || !member.waiting.is_empty() {
                 continue;
             }
+            if is_elsewhere_at_rest(member, shared) {
+                member.stop();
+                continue;
+            }
             if !member.paused.is_empty() {
                 member.ask(Control::Resume(None), Asked::Resume(None), shared);
             }
@@ -183,6 +198,10 @@ impl World {
             {
                 let to = SeekTo::Offset(partition.committed);
                 let partition = partition.partition;
+                let low = shared.logs.get(super::log::number(&partition)).low();
+                let fell_out = matches!(to, SeekTo::Offset(at) if at.get() < low);
+                let is_lost = shared.history.progress(super::log::number(&partition)).is_none();
+                let to = if fell_out || is_lost { SeekTo::Beginning } else { to };
                 let asked = Asked::Seek(super::log::number(&partition));
                 member.ask(Control::Seek { partition, to }, asked, shared);
             }
@@ -219,6 +238,32 @@ impl World {
     }
 }
 
+/// Whether a partition at rest stands elsewhere than a fail-over, or an operator at a member that was
+/// put out, has left its progress: it would notice with its next record, and there is none.
+fn is_elsewhere_at_rest(member: &Member, shared: &Shared) -> bool {
+    member.core.status().partitions.iter().any(|partition| {
+        let number = super::log::number(&partition.partition);
+        let was_moved = shared.history.was_rewound() || shared.history.was_sought(number);
+        was_moved
+            && partition.in_flight_records == 0
+            && partition.state == PartitionState::Running
+            && shared.history.progress(number) != Some(partition.committed.get())
+    })
+}
+
+/// The database goes on somewhere else, from an earlier state.
+fn fail_over(shared: &mut Shared) {
+    let Shared { chance, history, store: Store::Sql(sql), .. } = shared else { return };
+    let Some(lost) = sql.fail_over(chance, history) else { return };
+    if lost > 0 {
+        shared.cover.saw(Seen::FailedOver);
+    }
+    if (0..shared.logs.len()).any(|partition| shared.history.progress(partition).is_none()) {
+        shared.cover.saw(Seen::StartForgotten);
+    }
+    shared.trace.note(shared.now, 9, "fail-over", &[lost as i64]);
+}
+
 fn freeze(member: &mut Member, shared: &mut Shared) {
     shared.cover.saw(Seen::Frozen);
     if member.delivery.is_committing() {
@@ -248,12 +293,13 @@ fn seek(member: &mut Member, shared: &mut Shared) {
         return;
     }
     let number = shared.chance.below(shared.logs.len());
-    let end = shared.logs.get(number).end();
-    let at = shared.chance.below(usize::try_from(end).expect("short logs") + 3);
+    let (low, end) = (shared.logs.get(number).low(), shared.logs.get(number).end());
+    let from = (low - 1).max(0);
+    let at = from + shared.chance.between(0, (end - from) as u64 + 2) as i64;
     let to = match shared.chance.below(4) {
         0 => SeekTo::Beginning,
         1 => SeekTo::End,
-        _ => SeekTo::Offset(Offset::new(at as i64)),
+        _ => SeekTo::Offset(Offset::new(at)),
     };
     let partition = shared.logs.id(number);
     member.ask(Control::Seek { partition, to }, Asked::Seek(number), shared);

@@ -15,10 +15,11 @@ use super::plan::{Plan, Planted, StoreKind, ms};
 use super::store::Store;
 use super::trace::Trace;
 use crate::Cause;
+use crate::batch::Span;
 use crate::engine::core::{Call, Event};
 use crate::policy::Then;
 use crate::record::{Offset, PartitionId};
-use crate::source::{Position, Resolved, SourceError, Unresolved, Wanted};
+use crate::source::{Resolved, SourceError, Unresolved, Wanted};
 
 /// What all members share: the world outside their processes.
 pub(super) struct Shared {
@@ -45,8 +46,9 @@ impl Shared {
         let mut trace = Trace::new(with_words);
         trace.say(Duration::ZERO, || {
             format!(
-                "{:?}, {:?}, {}, {} partitions, {} members, in flight {} and {} bytes",
+                "{:?}, {:?}, {:?}, {}, {} partitions, {} members, in flight {} and {} bytes",
                 plan.store,
+                plan.protocol,
                 plan.order,
                 plan.policy,
                 plan.partitions,
@@ -57,7 +59,7 @@ impl Shared {
         });
         Self {
             now: Duration::ZERO,
-            group: Group::new(plan.partitions),
+            group: Group::new(plan.protocol, plan.partitions),
             store: Store::new(&plan, &logs, &mut history),
             cover: Coverage::new(),
             wrong: None,
@@ -107,6 +109,20 @@ impl Shared {
         }
     }
 
+    /// Whatever is on its way when everybody has gone arrives, or is given up by the store.
+    fn settle_store(&mut self) {
+        while self.wrong.is_none() && self.store.has_strays() {
+            self.tick_store();
+            self.now += ms(50);
+        }
+    }
+
+    fn tick_store_sometimes(&mut self) {
+        if self.chance.one_in(self.plan.store_lag) {
+            self.tick_store();
+        }
+    }
+
     pub(super) fn tick_group(&mut self) -> bool {
         let Some(what) = self.group.tick(self.now, &mut self.chance) else { return false };
         self.trace.note(self.now, 9, what, &[]);
@@ -126,23 +142,24 @@ impl Shared {
                 };
                 Event::Resolved { call, result }
             }
-            Ask::Prove(positions) => Event::Proved(self.prove(&positions, member)),
+            Ask::Prove(spans) => Event::Proved(self.prove(&spans, member)),
         }
     }
 
-    /// A group commit that proves the membership; it stores the positions.
-    fn prove(&mut self, positions: &[Position], member: &Member) -> Result<(), SourceError> {
-        let place = member.source.place_of(positions.iter().map(|p| &p.partition));
+    /// A group commit that proves the membership; it stores what stands there already.
+    fn prove(&mut self, spans: &[Span], member: &Member) -> Result<(), SourceError> {
+        let place = member.source.membership(spans);
         let lost = self.chance.hits(Fault::ProofFails);
         if !place.is_some_and(|(m, generation)| self.group.accepts(m, generation)) {
             self.cover.saw(Seen::ProofRefused);
             return Err(SourceError::Fenced(Cause::new("illegal generation")));
         }
         if let Store::Group(offsets) = &mut self.store {
-            for position in positions {
-                let (partition, next) = (number(&position.partition), position.next.get());
+            for span in spans {
+                let partition = number(&span.partition);
+                let next = offsets[partition].unwrap_or(span.next.get());
                 offsets[partition] = Some(next);
-                let checked = self.history.group_progress(partition, next, &self.logs);
+                let checked = self.history.group_progress((partition, 0), next, &self.logs);
                 self.wrong = self.wrong.take().or(checked.err());
             }
         }
@@ -166,7 +183,8 @@ impl Shared {
         let in_part =
             matches!(want, Wanted::StartOfTopic(_)) && self.chance.hits(Fault::ResolveFails);
         let end = |id: &PartitionId| self.logs.get(number(id)).end();
-        let start = |id: &PartitionId| if self.plan.starts_at_end { end(id) } else { 0 };
+        let low = |id: &PartitionId| self.logs.get(number(id)).low();
+        let start = |id: &PartitionId| if self.plan.starts_at_end { end(id) } else { low(id) };
         match want {
             Wanted::StartOfTopic(_) => {
                 let all = (0..self.logs.len()).map(|p| self.logs.id(p));
@@ -179,15 +197,19 @@ impl Shared {
                 all
             }
             Wanted::Start(id) => vec![one(id.clone(), start(&id))],
-            Wanted::Beginning(id) => vec![one(id, 0)],
+            Wanted::Beginning(id) => vec![one(id.clone(), low(&id))],
             Wanted::End(id) => vec![one(id.clone(), end(&id))],
-            Wanted::Stored(id, stored) if stored.get() > end(&id) => {
-                let (low, high) = (Offset::ZERO, Offset::new(end(&id)));
-                let position = Err(Unresolved::OutOfRange { stored, low, high });
+            Wanted::Stored(id, stored) if !(low(&id)..=end(&id)).contains(&stored.get()) => {
+                let (low, high) = (Offset::new(low(&id)), Offset::new(end(&id)));
+                let position = match self.plan.has(Planted::SilentReset) {
+                    true => Ok(low),
+                    false => Err(Unresolved::OutOfRange { stored, low, high }),
+                };
+                self.cover.saw(Seen::OutOfRange);
                 vec![Resolved { partition: id, position }]
             }
             Wanted::Stored(id, stored) => vec![one(id, stored.get())],
-            Wanted::At(id, _) => vec![one(id, 0)],
+            Wanted::At(id, _) => vec![one(id.clone(), low(&id))],
         }
     }
 }
@@ -216,9 +238,12 @@ pub(super) fn run(seed: u64, with_words: bool, planted: Option<Planted>) -> Repo
     world.trouble();
     world.calm_down();
     let mut shared = world.shared;
+    shared.settle_store();
     let mut compared = 0;
     if shared.wrong.is_none() && matches!(shared.plan.store, StoreKind::Sql | StoreKind::Kafka) {
-        match shared.history.recount(&shared.logs) {
+        let recounted = shared.history.recount(&shared.logs);
+        let settled = shared.history.attempts.settled();
+        match recounted.and_then(|records| settled.map(|_| records)) {
             Ok(count) => compared = count,
             Err(wrong) => shared.fail(wrong),
         }
@@ -251,9 +276,9 @@ impl World {
             58..66 => self.with(at, |member, shared| _ = member.source.read(shared)),
             66..70 => self.with(at, |member, shared| _ = member.source.poll(shared)),
             70..80 => self.with(at, |member, shared| _ = member.deliver(shared)),
-            80..84 => self.with(at, |member, shared| _ = answer_one(member, shared)),
-            84 => _ = self.shared.tick_store(),
-            85..89 => _ = self.shared.tick_group(),
+            80..83 => self.with(at, |member, shared| _ = answer_one(member, shared)),
+            83..86 => self.shared.tick_store_sometimes(),
+            86..89 => _ = self.shared.tick_group(),
             89..95 => self.pass_time(),
             95..98 => {
                 let partition = self.shared.chance.below(self.shared.logs.len());
@@ -333,6 +358,7 @@ fn turn(member: &mut Member, shared: &mut Shared) {
     for _ in 0..shared.chance.below(6) {
         member.pool.work(shared);
     }
+    shared.tick_store_sometimes();
     while answer_one(member, shared) {}
     member.step(shared, true);
     while shared.chance.below(4) > 0 && member.deliver(shared) {}

@@ -1,9 +1,30 @@
 //! Group events are answered in time, and only with what is true.
 
-use super::rig::{Rig, at, cause, p, spans};
+use super::rig::{Rig, at, cause, ms, p, spans};
 use crate::delivery::Fate;
 use crate::engine::core::{Control, Event};
 use crate::sink::{Claim, Stored};
+
+#[test]
+fn a_revocation_that_was_not_waited_for_takes_nothing_of_the_next_assignment() {
+    for settles_first in [true, false] {
+        let mut rig = Rig::start(&[0, 1]);
+        let revocation = rig.revoke(&[0, 1], 5_000);
+        if !settles_first {
+            rig.now += ms(6_000);
+        }
+        let id = rig.assign(&[1], 60_000);
+        rig.step([Event::Released { revocation }]);
+        rig.wait(10_000);
+        assert_eq!(rig.revoked, [revocation]);
+        assert_eq!(rig.core.status().partitions.len(), 1, "0 is handed back, 1 is ours again");
+        rig.claimed(|_| Stored::At(at(0)));
+        rig.resolved(0);
+        assert_eq!(rig.assigned.last(), Some(&id));
+        rig.process(1, [0]);
+        assert_eq!(spans(&rig.commit()), [(1, 0, 1)]);
+    }
+}
 
 #[test]
 fn an_assignment_is_answered_when_every_position_is_known() {

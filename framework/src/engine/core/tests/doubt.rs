@@ -3,6 +3,7 @@
 use super::rig::{Rig, at, cause, p, spans};
 use crate::delivery::Fate;
 use crate::engine::core::Event;
+use crate::engine::observe::EngineEvent;
 use crate::error::Error;
 use crate::sink::{Claim, SinkError, Stored};
 
@@ -47,6 +48,8 @@ fn what_is_found_anywhere_else_was_taken_over() {
     let before = rig.epoch(0);
     rig.claimed(|_| Stored::At(at(70)));
     assert!(rig.epoch(0) > before);
+    let is_resolved = |event: &EngineEvent| matches!(event, EngineEvent::DoubtResolved { .. });
+    assert!(!rig.told.iter().any(is_resolved), "whether it was stored is not known");
     rig.wait(1000);
     assert!(rig.commits.is_empty());
     rig.claimed(|_| Stored::At(at(70)));

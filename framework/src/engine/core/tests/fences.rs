@@ -38,6 +38,18 @@ fn what_was_kept_behind_a_fenced_batch_goes_with_it() {
 }
 
 #[test]
+fn a_proof_is_made_under_the_epoch_that_the_source_knows() {
+    let mut rig = Rig::with(|config| config.prove_membership = true);
+    rig.begin(&[0]);
+    let known = rig.epoch(0);
+    rig.process(0, [0]);
+    rig.commit_ends(Fate::Fenced(cause()));
+    rig.wait(1000);
+    assert!(rig.epoch(0) > known);
+    assert_eq!(rig.proofs[0][0].epoch, known, "the new one is told when it is read again");
+}
+
+#[test]
 fn a_claim_after_a_fence_waits_for_the_proof_of_membership() {
     let mut rig = Rig::with(|config| config.prove_membership = true);
     rig.begin(&[0]);

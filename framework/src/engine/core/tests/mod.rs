@@ -6,6 +6,7 @@ mod doubt;
 mod fences;
 mod identity;
 mod lag;
+mod model;
 mod ordering;
 mod rejection;
 mod rig;

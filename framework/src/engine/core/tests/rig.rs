@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::{Action, Call, Config, Control, ControlReply, Core, Event, PartitionState};
-use crate::batch::{Batch, DeadReason, Outputs};
+use crate::batch::{Batch, DeadReason, Outputs, Span};
 use crate::delivery::{Fate, Guarantee, Progress};
 use crate::engine::observe::EngineEvent;
 use crate::engine::work::{Completion, Job, Said, Ticket};
@@ -17,7 +17,7 @@ use crate::process::{Attempt, Failure};
 use crate::record::{Epoch, Headers, Offset, PartitionId, RawRecord};
 use crate::settings::{Order, Settings};
 use crate::sink::{Claim, ClaimRequest, Move, Stored};
-use crate::source::{AssignedPartition, Chunk, Credit, Position, Resolved, Start, Wanted};
+use crate::source::{AssignedPartition, Chunk, Credit, Resolved, Start, Wanted};
 
 pub(super) struct Rig {
     pub(super) core: Core<u32>,
@@ -29,8 +29,8 @@ pub(super) struct Rig {
     pub(super) claims: VecDeque<Vec<ClaimRequest>>,
     pub(super) asked: VecDeque<(Call, Vec<Wanted>)>,
     pub(super) moves: VecDeque<(Call, Vec<Move>)>,
-    pub(super) admissions: VecDeque<Vec<Position>>,
-    pub(super) proofs: VecDeque<Vec<Position>>,
+    pub(super) admissions: VecDeque<Vec<Span>>,
+    pub(super) proofs: VecDeque<Vec<Span>>,
     pub(super) releases: VecDeque<(u64, Vec<PartitionId>)>,
     pub(super) started: Vec<Start>,
     pub(super) credits: Vec<Credit>,
@@ -130,8 +130,8 @@ impl Rig {
                 Action::StartReading(starts) => self.started.extend(starts),
                 Action::Claim(requests) => self.claims.push_back(requests),
                 Action::Reposition { call, moves } => self.moves.push_back((call, moves)),
-                Action::Prove(positions) => self.proofs.push_back(positions),
-                Action::Admit(positions) => self.admissions.push_back(positions),
+                Action::Prove(spans) => self.proofs.push_back(spans),
+                Action::Admit(spans) => self.admissions.push_back(spans),
                 Action::Commit(batch) => self.commits.push_back(batch),
                 Action::Release { revocation, partitions } => {
                     self.releases.push_back((revocation, partitions));

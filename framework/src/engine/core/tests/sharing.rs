@@ -4,6 +4,7 @@ use super::rig::{Rig, at, cause, ms, p, settings, spans};
 use crate::batch::Outcome;
 use crate::delivery::Fate;
 use crate::engine::core::{Control, Event};
+use crate::policy::Retry;
 use crate::record::RawRecord;
 use crate::settings::Settings;
 use crate::source::Chunk;
@@ -28,6 +29,41 @@ fn fill(rig: &mut Rig, index: i32, from: i64) -> i64 {
 
 fn in_flight(rig: &Rig) -> usize {
     rig.core.status().partitions.iter().map(|p| p.in_flight_records).sum()
+}
+
+#[test]
+fn a_record_larger_than_what_was_left_is_paid_for_by_the_next_grant() {
+    let mut rig = Rig::with_settings(|settings| settings.in_flight_bytes = 4);
+    rig.begin(&[0]);
+    let granted = |rig: &mut Rig| rig.credits.drain(..).map(|credit| credit.bytes).sum::<u64>();
+    assert_eq!(granted(&mut rig), 1);
+    rig.process(0, [0]);
+    assert_eq!(granted(&mut rig), 0, "the partition is above its share");
+    rig.commit_ends(Fate::Committed);
+    assert_eq!(granted(&mut rig), 9 + 1, "ten bytes were read against one");
+}
+
+#[test]
+fn what_waits_to_run_or_to_be_tried_again_is_forgotten_with_its_partition() {
+    let mut rig = Rig::with(|config| {
+        config.policy = Retry::times(3).backoff(ms(3_600_000), ms(3_600_000)).then_stop();
+        config.outstanding_max = 1;
+    });
+    for _ in 0..5 {
+        rig.begin(&[0, 1]);
+        rig.deliver(0, [0]);
+        rig.deliver(1, [0]);
+        let job = rig.jobs.pop_front().expect("it runs");
+        rig.step([Rig::failed(&job)]);
+        rig.deliver(1, [1]);
+        let remembered = rig.core.remembered();
+        assert!(remembered.retries == 1 && remembered.ready <= 1, "{remembered:?}");
+        rig.step([Event::Lost(vec![p(0), p(1)])]);
+        rig.jobs.clear();
+        let remembered = rig.core.remembered();
+        assert!(remembered.retries == 0 && remembered.ready == 0, "{remembered:?}");
+        rig.started.clear();
+    }
 }
 
 #[test]

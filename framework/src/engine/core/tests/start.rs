@@ -167,6 +167,42 @@ fn progress_that_the_store_has_forgotten_goes_on_where_it_was() {
 }
 
 #[test]
+fn progress_that_is_gone_from_the_store_with_the_results_stops_its_partition_by_name() {
+    for gone in [|| Stored::Nothing, || Stored::Added] {
+        let mut rig = Rig::start(&[0, 1]);
+        rig.process(0, [0, 1]);
+        rig.commit_ends(Fate::Committed);
+        rig.process(0, [2]);
+        rig.commit_ends(Fate::Fenced(cause()));
+        rig.wait(1000);
+        rig.claimed(|_| gone());
+        match rig.state(0) {
+            PartitionState::Stopped(why) => assert!(why.contains("progress is gone"), "{why}"),
+            other => panic!("a stop by name, not {other:?}"),
+        }
+        assert!(rig.asked.is_empty() && rig.moves.is_empty(), "nothing is stored in its place");
+        rig.process(1, [0]);
+        assert_eq!(spans(&rig.commit()), [(1, 0, 1)], "the other goes on");
+    }
+}
+
+#[test]
+fn a_first_start_that_is_gone_before_anything_was_stored_behind_it_is_stored_again() {
+    let mut rig = Rig::new();
+    rig.assign(&[0], 60_000);
+    rig.claimed(|_| Stored::Nothing);
+    rig.resolved(17);
+    rig.moved();
+    rig.claimed(|_| Stored::At(at(17)));
+    rig.resolved(99);
+    rig.process(0, [17]);
+    rig.commit_ends(Fate::Fenced(cause()));
+    rig.wait(1000);
+    rig.claimed(|_| Stored::Nothing);
+    assert_eq!(rig.asked[0].1, [Wanted::Stored(p(0), at(17))], "nothing was left out so far");
+}
+
+#[test]
 fn a_partition_that_was_added_starts_at_its_beginning() {
     let mut rig = Rig::new();
     rig.assign(&[3], 10_000);

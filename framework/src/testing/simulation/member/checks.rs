@@ -3,12 +3,15 @@
 use super::super::checker::Effect;
 use super::super::coverage::Seen;
 use super::super::log::number;
-use super::super::plan::StoreKind;
 use super::super::store::Store;
 use super::super::world::Shared;
 use super::Member;
 use crate::batch::{Batch, Outcome};
+use crate::engine::work::Job;
 use crate::source::Start;
+
+/// More than the bytes of any record.
+const LARGEST: usize = 2100;
 
 impl Member {
     /// Each partition has its share, and all together no more than the bound; a partition that holds
@@ -19,6 +22,41 @@ impl Member {
         let limit = shared.plan.limits.in_flight_records + shared.logs.len();
         if held > limit {
             shared.fail(format!("m{}: {held} records are in flight, {limit} may be", self.number));
+        }
+        let bytes: usize = status.partitions.iter().map(|p| p.in_flight_bytes).sum();
+        // Each partition may hold one record that was larger than what was left to it.
+        let bytes_max = shared.plan.limits.in_flight_bytes + shared.logs.len() * LARGEST;
+        if bytes > bytes_max {
+            shared.fail(format!("m{}: {bytes} bytes are in flight", self.number));
+        }
+        // Whatever is remembered belongs to a record that may be in flight, or to a request.
+        let remembered = self.core.remembered();
+        let calls = 2 * shared.logs.len() + self.waiting.len();
+        if remembered.ready > limit || remembered.retries > limit || remembered.kept > limit {
+            shared.fail(format!("m{}: {limit} records may be held, {remembered:?}", self.number));
+        }
+        if remembered.calls > calls {
+            shared.fail(format!("m{}: {calls} calls may be open, {remembered:?}", self.number));
+        }
+        let said = self.source.has_said();
+        let most = 20 * shared.logs.len() + 4 * shared.plan.limits.in_flight_records;
+        if said > most {
+            shared.fail(format!("m{}: {said} events wait, {most} may", self.number));
+        }
+    }
+
+    /// Nothing is started of a partition that is not ours, paused or being drained.
+    pub(super) fn check_jobs(&mut self, jobs: &[Job], shared: &mut Shared) {
+        for record in jobs.iter().flat_map(|job| &job.tickets).map(|ticket| &ticket.record) {
+            let partition = number(&record.partition);
+            // What is admitted will not be read again: it is run to the end.
+            let stopping = self.stopping && !shared.plan.is_at_most_once();
+            if !self.mine.contains(&partition) || self.paused.contains(&partition) || stopping {
+                shared.fail(format!(
+                    "m{}: {record:?} is started, assigned {:?}, paused {:?}, stopping {}",
+                    self.number, self.mine, self.paused, self.stopping
+                ));
+            }
         }
     }
 
@@ -60,29 +98,40 @@ impl Member {
         }
     }
 
-    /// What is started is stored, and stands where the store has it.
+    /// What is started is stored, and stands where the store has it: nothing is left out, and nothing
+    /// read again. Unless somebody has claimed it meanwhile: then nothing of it will be stored.
     pub(super) fn check_starts(&mut self, starts: &[Start], shared: &mut Shared) {
         for start in starts {
             let partition = number(&start.partition);
             let at = start.offset.get();
-            if shared.history.progress(partition).is_none() {
+            let progress = shared.history.progress(partition);
+            if progress.is_none() && !shared.history.was_rewound() {
                 shared.fail(format!("{partition} starts at {at} before that is stored"));
             }
-            if let (StoreKind::Sql, Store::Sql(sql)) = (shared.plan.store, &shared.store) {
-                let owned = sql.owned_at(self.delivery.name, &self.delivery.claims, partition);
-                if owned.is_some_and(|owned| owned != at) {
-                    shared.fail(format!("{partition} starts at {at}, stored is {owned:?}"));
-                }
+            let fence = self.delivery.fences.get(&partition);
+            let is_ours =
+                fence.is_some_and(|fence| shared.history.attempts.is_newest(partition, *fence));
+            let is_visible = match &shared.store {
+                Store::Sql(_) => true,
+                // What was answered becomes visible a little later.
+                Store::Kafka(kafka) => kafka.stable(&[partition]).is_some(),
+                Store::Group(_) => false,
+            };
+            let is_comparable = is_visible && is_ours && !shared.history.was_rewound();
+            if is_comparable && progress != Some(at) {
+                shared.fail(format!("{partition} starts at {at}, stored is {progress:?}"));
             }
         }
     }
 
-    /// A revocation that is answered before its deadline has nothing running and nothing out.
+    /// A revocation that is answered before its deadline, and before the time to stop has passed, has
+    /// nothing running and nothing out.
     pub(super) fn check_settled(&mut self, id: u64, shared: &mut Shared) {
         let Some((partitions, deadline)) = self.revocations.remove(&id) else {
             return shared.fail(format!("revocation {id} is answered twice"));
         };
-        if shared.now - self.origin >= deadline {
+        let is_late = shared.now - self.origin >= deadline;
+        if is_late || self.stops_by.is_some_and(|at| at <= shared.now) {
             return;
         }
         for partition in partitions {
