@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, Subcommand};
 
+use crate::prove::args::Prove;
 use crate::time::{Moment, Past};
 
 /// Looks after Tidegate's pipelines.
@@ -15,12 +16,15 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, for as long as the program runs")]
 pub(crate) enum Command {
     /// Stored offsets: show, reset, export, import.
     Offsets {
         #[command(subcommand)]
         command: Offsets,
     },
+    // Described where its options are.
+    Prove(Prove),
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,10 @@ pub(crate) enum Failure {
     Usage(String),
     /// It could not be done: exit code 1.
     Failed(String),
+    /// So it is not known whether what was to be proved holds: exit code 3.
+    Unknown(String),
+    /// A signal asked for the end: exit code 130, as shells say it.
+    Interrupted,
 }
 
 impl Failure {
@@ -25,6 +29,8 @@ impl Failure {
         match self {
             Self::Usage(_) => ExitCode::from(2),
             Self::Failed(_) => ExitCode::FAILURE,
+            Self::Unknown(_) => ExitCode::from(3),
+            Self::Interrupted => ExitCode::from(130),
         }
     }
 }
@@ -32,7 +38,10 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(problem) | Self::Failed(problem) => f.write_str(problem),
+            Self::Usage(problem) | Self::Failed(problem) | Self::Unknown(problem) => {
+                f.write_str(problem)
+            }
+            Self::Interrupted => f.write_str("interrupted"),
         }
     }
 }

@@ -60,20 +60,7 @@ impl From<ProgressRow> for Row {
 
 impl Store {
     pub(crate) async fn open(place: &Place) -> Result<Self, Failure> {
-        let cluster = match &place.kafka {
-            Some(servers) => {
-                let mut kafka = Kafka::connect(servers);
-                if place.allow_plaintext {
-                    kafka = kafka.allow_plaintext();
-                }
-                #[cfg(feature = "tls")]
-                if let Some(security) = place.security.read()? {
-                    kafka = kafka.security(security);
-                }
-                Some(kafka.admin()?)
-            }
-            None => None,
-        };
+        let cluster = kafka(place)?.map(|kafka| kafka.admin()).transpose()?;
         let kept = match (&place.postgres, &place.sqlite) {
             (Some(url), _) => {
                 let options = postgres::ProgressOptions::new(url).bookkeeping_schema(&place.schema);
@@ -241,6 +228,20 @@ impl Store {
     pub(crate) fn knows_cluster(&self) -> bool {
         self.cluster.is_some()
     }
+}
+
+/// The cluster that is named, if one is.
+pub(crate) fn kafka(place: &Place) -> Result<Option<Kafka>, Failure> {
+    let Some(servers) = &place.kafka else { return Ok(None) };
+    let mut kafka = Kafka::connect(servers);
+    if place.allow_plaintext {
+        kafka = kafka.allow_plaintext();
+    }
+    #[cfg(feature = "tls")]
+    if let Some(security) = place.security.read()? {
+        kafka = kafka.security(security);
+    }
+    Ok(Some(kafka))
 }
 
 /// The refusal of what only the cluster can answer.

@@ -1,6 +1,7 @@
-//! Times and durations as people write them, in the forms of ISO 8601.
+//! Times and durations as people write them: in the forms of ISO 8601, and short ones.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use tidegate::record::Timestamp;
@@ -52,6 +53,38 @@ impl FromStr for Past {
     }
 }
 
+/// How long something lasts: `500ms`, `10s`, `2m`, `1h`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Length(Duration);
+
+impl Length {
+    pub(crate) fn get(self) -> Duration {
+        self.0
+    }
+}
+
+impl FromStr for Length {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unit = text.trim_start_matches(|digit: char| digit.is_ascii_digit());
+        let number = text[..text.len() - unit.len()].parse::<u64>().ok();
+        let millis = match unit {
+            "ms" => Some(1),
+            "s" => Some(1_000),
+            "m" => Some(60_000),
+            "h" => Some(3_600_000),
+            _ => None,
+        };
+        // A day is as long as any time-out of Tidegate's can be.
+        let day = Duration::from_secs(24 * 3600);
+        let length = number.zip(millis).and_then(|(number, millis)| number.checked_mul(millis));
+        let length = length.map(Duration::from_millis);
+        let length = length.filter(|length| !length.is_zero() && *length <= day);
+        length.map(Self).ok_or_else(|| "is no time like 500ms, 10s, 2m or 1h".into())
+    }
+}
+
 /// `PnDTnHnMnS`; years and months have no fixed length and are left out.
 fn duration(text: &str) -> Option<TimeDelta> {
     let (days, clock) = match text.strip_prefix('P')?.split_once('T') {
@@ -84,6 +117,18 @@ fn duration(text: &str) -> Option<TimeDelta> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_short_time_is_a_number_and_its_unit() {
+        for (text, millis) in
+            [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("24h", 86_400_000)]
+        {
+            assert_eq!(text.parse::<Length>().map(|l| l.get().as_millis()), Ok(millis), "{text}");
+        }
+        for bad in ["", "s", "10", "-1s", "1.5s", "0s", "25h", "10 s", "99999999999999999999s"] {
+            assert!(bad.parse::<Length>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn times_are_utc_unless_they_say_otherwise() {

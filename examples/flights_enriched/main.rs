@@ -57,7 +57,8 @@ fn pipeline(args: &Args) -> Job<Message> {
     let sink = source
         .sink()
         .outputs([topics.enriched.as_str(), topics.late.as_str()])
-        .dead_letters(topics.dead.as_str());
+        .dead_letters(topics.dead.as_str())
+        .lineage(); // each result says in a header what it was made from
     Pipeline::new(args.named("flights", ""))
         .instance(&args.instance)
         .from(source)

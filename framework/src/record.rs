@@ -307,3 +307,59 @@ impl fmt::Debug for Coordinates {
         fmt::Display::fmt(self, f)
     }
 }
+
+/// What a result says it was made from, written `topic/partition/offset/index`: the place of its
+/// record, and which of that record's results it is, counted from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lineage<'a> {
+    /// The topic of the record.
+    pub topic: &'a str,
+    /// The partition of the record.
+    pub partition: i32,
+    /// The offset of the record.
+    pub offset: Offset,
+    /// The number of the result among those of its record.
+    pub index: u32,
+}
+
+impl<'a> Lineage<'a> {
+    /// Reads what was written; `None` if it is something else.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        // From the right: a topic's name may hold a slash where nobody forbids it.
+        let mut parts = text.rsplitn(4, '/');
+        let (index, offset, partition) = (parts.next()?, parts.next()?, parts.next()?);
+        let offset = Offset::try_new(offset.parse().ok()?)?;
+        let (partition, index) = (partition.parse().ok()?, index.parse().ok()?);
+        let topic = parts.next().filter(|topic| !topic.is_empty() && partition >= 0)?;
+        Some(Self { topic, partition, offset, index })
+    }
+}
+
+impl fmt::Display for Lineage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}/{}", self.topic, self.partition, self.offset, self.index)
+    }
+}
+
+impl fmt::Debug for Lineage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lineage_is_read_as_it_is_written_and_nothing_else_is() {
+        let offset = Offset::new(123_456_789_012);
+        let lineage = Lineage { topic: "a.b-c", partition: 3, offset, index: 2 };
+        assert_eq!(lineage.to_string(), "a.b-c/3/123456789012/2");
+        assert_eq!(Lineage::parse("a.b-c/3/123456789012/2"), Some(lineage));
+        assert_eq!(Lineage::parse("a/b/0/0/0").map(|lineage| lineage.topic), Some("a/b"));
+        for bad in ["", "t/1/2", "t/1/2/x", "t/x/1/2", "t/1//2", "t/-1/2/0", "t/1/-2/0", "/1/2/0"] {
+            assert_eq!(Lineage::parse(bad), None, "{bad}");
+        }
+    }
+}

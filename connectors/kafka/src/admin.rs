@@ -12,7 +12,7 @@ use tidegate::source::{Position, Unresolved, Wanted};
 
 use crate::consumer_options::StartPolicy;
 use crate::context::{Consumer, Context};
-use crate::ffi::{self, Failure};
+use crate::ffi::{self, Failure, Pending};
 use crate::helper::Helper;
 use crate::resolve::Resolver;
 use crate::settings::Kafka;
@@ -47,6 +47,15 @@ pub struct LogRange {
     pub stable_end: Offset,
     /// Behind the last record, open transactions included.
     pub end: Offset,
+}
+
+/// A member of a consumer group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupMember {
+    /// What the broker calls it.
+    pub id: String,
+    /// What it was given.
+    pub partitions: Vec<PartitionId>,
 }
 
 /// Makes an admin of this cluster.
@@ -103,15 +112,29 @@ impl Admin {
         .await
     }
 
-    /// Every offset the group has stored, in order; empty for a group that does not exist.
+    /// Every offset the group has stored, in order; empty for a group that does not exist. What an
+    /// open transaction is about to store does not count yet.
     ///
     /// # Errors
     /// If the cluster does not answer, or refuses.
     pub async fn group_offsets(&self, group: &str) -> Result<Vec<Position>, Error> {
+        self.offsets(group, Pending::Before).await
+    }
+
+    /// As [`group_offsets`](Self::group_offsets), but an open transaction that is about to store
+    /// some is waited for.
+    ///
+    /// # Errors
+    /// If the cluster does not answer, or refuses, or the transaction is still open after 10 s.
+    pub async fn stable_group_offsets(&self, group: &str) -> Result<Vec<Position>, Error> {
+        self.offsets(group, Pending::Refused).await
+    }
+
+    async fn offsets(&self, group: &str, pending: Pending) -> Result<Vec<Position>, Error> {
         let group = group.to_string();
         self.call(move |consumer| {
-            let offsets = patiently(|| ffi::group_offsets(consumer.client(), &group, ASK_MAX))
-                .map_err(|failure| refused("stored offsets", &failure))?;
+            let ask = || ffi::group_offsets(consumer.client(), &group, pending, ASK_MAX);
+            let offsets = patiently(ask).map_err(|failure| refused("stored offsets", &failure))?;
             Ok(offsets.into_iter().map(|(partition, next)| Position { partition, next }).collect())
         })
         .await
@@ -122,10 +145,20 @@ impl Admin {
     /// # Errors
     /// If the cluster does not answer, or refuses.
     pub async fn group_members(&self, group: &str) -> Result<usize, Error> {
+        Ok(self.group_assignments(group).await?.len())
+    }
+
+    /// The live members of the group with the partitions each was given; a group that does not
+    /// exist has none. A member that starts again comes under another id.
+    ///
+    /// # Errors
+    /// If the cluster does not answer, or refuses.
+    pub async fn group_assignments(&self, group: &str) -> Result<Vec<GroupMember>, Error> {
         let group = group.to_string();
         self.call(move |consumer| {
-            patiently(|| ffi::group_members(consumer.client(), &group, ASK_MAX))
-                .map_err(|failure| refused("members", &failure))
+            let members = patiently(|| ffi::group_members(consumer.client(), &group, ASK_MAX))
+                .map_err(|failure| refused("members", &failure))?;
+            Ok(members.into_iter().map(|(id, partitions)| GroupMember { id, partitions }).collect())
         })
         .await
     }
@@ -246,8 +279,9 @@ fn refused(what: &str, failure: &Failure) -> Error {
     failed(what, failure)
 }
 
-/// Asks again while the group's coordinator is being found: a broker that has just begun to keep
-/// groups, or a coordinator that moved, answers so for a moment.
+/// Asks again while the group's coordinator is being found, because a broker that has just begun to
+/// keep groups, or a coordinator that moved, answers so for a moment; and while a transaction that
+/// stores offsets is open, if that was to be waited for.
 fn patiently<T>(ask: impl Fn() -> Result<T, ffi::Failure>) -> Result<T, ffi::Failure> {
     let began = std::time::Instant::now();
     loop {
@@ -259,6 +293,7 @@ fn patiently<T>(ask: impl Fn() -> Result<T, ffi::Failure>) -> Result<T, ffi::Fai
                         RDKafkaErrorCode::NotCoordinator
                             | RDKafkaErrorCode::CoordinatorNotAvailable
                             | RDKafkaErrorCode::CoordinatorLoadInProgress
+                            | RDKafkaErrorCode::UnstableOffsetCommit
                     ) =>
             {
                 std::thread::sleep(Duration::from_millis(100));

@@ -12,6 +12,7 @@
 
 mod admin;
 mod group;
+mod group_admin;
 #[cfg(feature = "limit")]
 pub mod limit;
 #[cfg(feature = "testing")]
@@ -26,11 +27,9 @@ use std::time::Duration;
 use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode;
 
-pub(crate) use admin::{
-    describe_topics, group_members, group_offsets, has_false_controller, read_uncommitted_ends,
-    set_group_offsets,
-};
+pub(crate) use admin::{describe_topics, has_false_controller, read_uncommitted_ends};
 pub(crate) use group::{CommitQueue, GroupMetadata};
+pub(crate) use group_admin::{Pending, group_members, group_offsets, set_group_offsets};
 #[cfg(feature = "testing")]
 pub(crate) use mock::set_initial_rebalance_delay;
 pub(crate) use produce::{

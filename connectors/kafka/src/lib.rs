@@ -82,6 +82,7 @@ mod partitioner;
 mod plain_sink;
 mod position;
 mod producer;
+mod read;
 mod rebalance;
 mod replacement;
 mod resolve;
@@ -97,7 +98,7 @@ mod thread;
 mod transaction;
 mod wake;
 
-pub use admin::{Admin, LogRange};
+pub use admin::{Admin, GroupMember, LogRange};
 pub use consumer_options::{GroupProtocol, StartPolicy};
 #[cfg(feature = "limit")]
 #[doc(hidden)]
@@ -109,6 +110,7 @@ pub use outbox::{
 };
 pub use partitioner::partition_for_key;
 pub use plain_sink::KafkaPlainSink;
+pub use read::{ReadRange, ReadRecord};
 #[cfg(feature = "tls")]
 pub use security::{OauthToken, Security};
 pub use settings::Kafka;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidegate::batch::{Batch, DeadLetter, Finished, Outcome};
-use tidegate::record::{Coordinates, RawRecord, Topic};
+use tidegate::record::{self, Coordinates, RawRecord, Topic};
 
 use crate::ffi::{self, Payload};
 use crate::message::Message;
@@ -158,9 +158,11 @@ impl Outbox {
 }
 
 fn write_source(buffer: &mut String, record: &RawRecord, index: u32) {
+    let (partition, offset) = (&record.partition, record.offset);
+    let topic = partition.topic().as_str();
+    let lineage = record::Lineage { topic, partition: partition.index(), offset, index };
     buffer.clear();
-    write!(buffer, "{}/{}/{index}", record.partition, record.offset)
-        .expect("writing to a string does not fail");
+    write!(buffer, "{lineage}").expect("writing to a string does not fail");
 }
 
 fn sha256(bytes: &[u8]) -> String {

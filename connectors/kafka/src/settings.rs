@@ -8,6 +8,7 @@ use tidegate::Error;
 
 use crate::admin::{self, Admin};
 use crate::keys::{self, Side};
+use crate::read::{self, ReadRange, ReadRecord};
 use crate::security::Security;
 use crate::security::TokenSource;
 use crate::sink::KafkaSink;
@@ -76,6 +77,24 @@ impl Kafka {
     /// A configuration error if the settings cannot be used. Nothing connects yet.
     pub fn admin(&self) -> Result<Admin, Error> {
         admin::new(self)
+    }
+
+    /// Reads these ranges as a reader of committed data sees them: for checking a pipeline from
+    /// outside. `step` is called for each record, in the order of the offsets within a partition,
+    /// and what it leaves in `state` is returned. The group is named for its rights alone: it is not
+    /// joined, and no offset of it is stored.
+    ///
+    /// # Errors
+    /// If the cluster does not answer, a partition does not exist, records of a range were deleted,
+    /// or an open transaction hides some.
+    pub async fn read_committed<S: Send + 'static>(
+        &self,
+        group: &str,
+        ranges: Vec<ReadRange>,
+        state: S,
+        step: impl FnMut(&mut S, &ReadRecord<'_>) + Send + 'static,
+    ) -> Result<S, Error> {
+        read::read(self, group, ranges, state, step).await
     }
 
     pub(crate) fn transactional_sink(&self, source: &KafkaSource) -> KafkaSink {

@@ -11,6 +11,8 @@ mod conformance;
 mod ends;
 #[path = "real/process.rs"]
 mod process;
+#[path = "real/read.rs"]
+mod read;
 #[path = "real/rebalance.rs"]
 mod rebalance;
 #[path = "real/sink.rs"]

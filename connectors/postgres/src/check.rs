@@ -54,7 +54,11 @@ pub(crate) async fn bookkeeping(
     Ok(())
 }
 
-async fn missing(conn: &mut PgConnection, books: &Bookkeeping) -> Result<Vec<String>, sqlx::Error> {
+/// The bookkeeping tables that do not exist.
+pub(crate) async fn missing(
+    conn: &mut PgConnection,
+    books: &Bookkeeping,
+) -> Result<Vec<String>, sqlx::Error> {
     let mut missing = Vec::new();
     for table in [&books.version, &books.progress, &books.dead_letter] {
         let row = sqlx::query("SELECT to_regclass($1) IS NULL").bind(table.clone());

@@ -76,6 +76,7 @@ mod connection;
 mod encode;
 mod error;
 mod progress;
+mod readback;
 mod settings;
 mod sink;
 mod store;
@@ -83,8 +84,9 @@ mod transaction;
 mod write;
 
 pub use progress::{Progress, ProgressOptions};
+pub use readback::Readback;
 pub use sink::Postgres;
-pub use tidegate_sql::{Liveness, ProgressRow, Table};
+pub use tidegate_sql::{Contents, Liveness, ProgressRow, ReadRow, ReadTable, Table};
 
 // The crates whose types stand in the surface, so that versions match.
 pub use futures::future::BoxFuture;

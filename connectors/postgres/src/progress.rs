@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::Row;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgConnection, PgRow};
 use tidegate::Error;
 use tidegate::record::{Offset, PartitionId};
 use tidegate_sql::{Bookkeeping, Cell, Kind, Liveness, ProgressRow};
@@ -13,6 +13,7 @@ use tidegate_sql::{Bookkeeping, Cell, Kind, Liveness, ProgressRow};
 use crate::connection::{Session, connect_within, query};
 use crate::encode::Arrays;
 use crate::error::cause;
+use crate::readback::Readback;
 use crate::settings::{Plaintext, Settings};
 use crate::store::partition;
 
@@ -62,6 +63,14 @@ impl ProgressOptions {
         self
     }
 
+    /// Connects for reading results back.
+    ///
+    /// # Errors
+    /// If the database cannot be reached within 10 s or may not be spoken to.
+    pub async fn readback(self) -> Result<Readback, Error> {
+        Readback::connect(self.settings, CONNECT_WITHIN).await
+    }
+
     /// Connects.
     ///
     /// # Errors
@@ -101,15 +110,7 @@ impl Progress {
     /// # Errors
     /// If the table cannot be read.
     pub async fn rows(&mut self, group: &str) -> Result<Vec<ProgressRow>, Error> {
-        let text = format!(
-            "SELECT topic, partition, next_offset, claim, reset_generation, updated_at FROM {} \
-             WHERE group_id = $1 ORDER BY topic, partition",
-            self.books.progress
-        );
-        let rows = query(&text.into()).bind(group.to_owned());
-        let rows = rows.fetch_all(&mut self.session.conn).await.map_err(failed)?;
-        let rows: Result<_, _> = rows.iter().map(progress_row).collect();
-        rows.map_err(failed)
+        rows(&mut self.session.conn, &self.books, group).await
     }
 
     /// Whether the group is being worked on: whether the backend that a row names as its owner's
@@ -169,7 +170,24 @@ impl Progress {
     }
 }
 
-fn failed(error: sqlx::Error) -> Error {
+/// The rows of a group, sorted by partition.
+pub(crate) async fn rows(
+    conn: &mut PgConnection,
+    books: &Bookkeeping,
+    group: &str,
+) -> Result<Vec<ProgressRow>, Error> {
+    let text = format!(
+        "SELECT topic, partition, next_offset, claim, reset_generation, updated_at FROM {} \
+         WHERE group_id = $1 ORDER BY topic, partition",
+        books.progress
+    );
+    let rows = query(&text.into()).bind(group.to_owned());
+    let rows = rows.fetch_all(conn).await.map_err(failed)?;
+    let rows: Result<_, _> = rows.iter().map(progress_row).collect();
+    rows.map_err(failed)
+}
+
+pub(crate) fn failed(error: sqlx::Error) -> Error {
     Error::sink_failed(cause(&error))
 }
 

@@ -12,6 +12,10 @@ use crate::name::{TableName, quote};
 /// Takes one value out of a result and hands it on, borrowed.
 pub(crate) type Extract<O> = Arc<dyn Fn(&Output<'_, O>, &mut dyn FnMut(Cell<'_>)) + Send + Sync>;
 
+/// The columns of [`Table::lineage`].
+pub(crate) const LINEAGE: [&str; 4] =
+    ["source_topic", "source_partition", "source_offset", "source_index"];
+
 type Filter<O> = Arc<dyn Fn(&O) -> bool + Send + Sync>;
 
 /// What an upsert does with a column when the row exists.
@@ -112,7 +116,7 @@ impl<O> Table<O> {
     /// `source_index integer` (the number of the result among its record's results, from 0).
     #[must_use]
     pub fn lineage(self) -> Self {
-        self.lineage_as(["source_topic", "source_partition", "source_offset", "source_index"])
+        self.lineage_as(LINEAGE)
     }
 
     /// As [`lineage`](Self::lineage) with other names, in the same order.

@@ -70,15 +70,7 @@ impl Progress {
     /// # Errors
     /// If the file cannot be read.
     pub async fn rows(&mut self, group: &str) -> Result<Vec<ProgressRow>, Error> {
-        let text = format!(
-            "SELECT topic, partition, next_offset, claim, reset_generation, updated_at FROM {} \
-             WHERE group_id = ? ORDER BY topic, partition",
-            self.books.progress
-        );
-        let rows = query(&text.into()).bind(group.to_owned());
-        let rows = rows.fetch_all(&mut self.conn).await.map_err(failed)?;
-        let rows: Result<_, _> = rows.iter().map(progress_row).collect();
-        rows.map_err(failed)
+        rows(&mut self.conn, &self.books, group).await
     }
 
     /// Whether the group is being worked on. A file knows no connections, so the answer is when
@@ -125,7 +117,24 @@ impl Progress {
     }
 }
 
-fn failed(error: sqlx::Error) -> Error {
+/// The rows of a group, sorted by partition.
+pub(crate) async fn rows(
+    conn: &mut SqliteConnection,
+    books: &Bookkeeping,
+    group: &str,
+) -> Result<Vec<ProgressRow>, Error> {
+    let text = format!(
+        "SELECT topic, partition, next_offset, claim, reset_generation, updated_at FROM {} \
+         WHERE group_id = ? ORDER BY topic, partition",
+        books.progress
+    );
+    let rows = query(&text.into()).bind(group.to_owned());
+    let rows = rows.fetch_all(conn).await.map_err(failed)?;
+    let rows: Result<_, _> = rows.iter().map(progress_row).collect();
+    rows.map_err(failed)
+}
+
+pub(crate) fn failed(error: sqlx::Error) -> Error {
     Error::sink_failed(cause(&error))
 }
 

@@ -66,4 +66,10 @@ impl Settings {
             .connect()
             .await
     }
+
+    /// Opens the file for somebody who only looks: what its writers have set stays.
+    pub(crate) async fn connect_to_look(&self) -> Result<SqliteConnection, sqlx::Error> {
+        let options = SqliteConnectOptions::new().filename(&self.path).create_if_missing(false);
+        options.busy_timeout(self.busy_timeout).connect().await
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::raw::c_char;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::time::Duration;
 
 use rdkafka::bindings as sys;
@@ -19,10 +19,10 @@ use super::{Failure, check, millis, text};
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The answer to one question, released once.
-struct Answer(NonNull<sys::rd_kafka_event_t>);
+pub(super) struct Answer(NonNull<sys::rd_kafka_event_t>);
 
 impl Answer {
-    fn as_ptr(&self) -> *mut sys::rd_kafka_event_t {
+    pub(super) fn as_ptr(&self) -> *mut sys::rd_kafka_event_t {
         self.0.as_ptr()
     }
 }
@@ -36,7 +36,7 @@ impl Drop for Answer {
 
 /// Asks one question and waits for its answer. `call` gets the client, the options and the queue
 /// that the answer must be sent to.
-fn ask<C: ClientContext>(
+pub(super) fn ask<C: ClientContext>(
     client: &Client<C>,
     operation: sys::rd_kafka_admin_op_t,
     timeout: Duration,
@@ -82,7 +82,7 @@ fn ask<C: ClientContext>(
     Ok(answer)
 }
 
-fn failure(code: RDKafkaErrorCode, text: String) -> Failure {
+pub(super) fn failure(code: RDKafkaErrorCode, text: String) -> Failure {
     Failure { code, fatal: false, retriable: false, abort: false, text }
 }
 
@@ -90,7 +90,7 @@ fn failure(code: RDKafkaErrorCode, text: String) -> Failure {
 ///
 /// # Safety
 /// The pointer must be null or point to a live error object.
-unsafe fn look(error: *const sys::rd_kafka_error_t) -> Result<(), Failure> {
+pub(super) unsafe fn look(error: *const sys::rd_kafka_error_t) -> Result<(), Failure> {
     if error.is_null() {
         return Ok(());
     }
@@ -103,7 +103,7 @@ unsafe fn look(error: *const sys::rd_kafka_error_t) -> Result<(), Failure> {
     }
 }
 
-fn c_string(words: &str) -> Result<CString, Failure> {
+pub(super) fn c_string(words: &str) -> Result<CString, Failure> {
     CString::new(words)
         .map_err(|_| failure(RDKafkaErrorCode::InvalidArgument, "a name holds a NUL byte".into()))
 }
@@ -240,154 +240,4 @@ pub(crate) fn read_uncommitted_ends<C: ClientContext>(
         }
     }
     Ok(ends)
-}
-
-/// Every offset a group has stored, pending transactions not waited for.
-pub(crate) fn group_offsets<C: ClientContext>(
-    client: &Client<C>,
-    group: &str,
-    timeout: Duration,
-) -> Result<Vec<(PartitionId, Offset)>, Failure> {
-    let group = c_string(group)?;
-    let answer = ask(
-        client,
-        sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS,
-        timeout,
-        |_| Ok(()),
-        // SAFETY: the name lives through the call, which copies it; no list of partitions means
-        // all; the request is released once.
-        |options, queue| unsafe {
-            let mut request =
-                sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), ptr::null());
-            sys::rd_kafka_ListConsumerGroupOffsets(
-                client.native_ptr(),
-                &mut request,
-                1,
-                options,
-                queue,
-            );
-            sys::rd_kafka_ListConsumerGroupOffsets_destroy(request);
-        },
-    )?;
-    let mut offsets = Vec::new();
-    // SAFETY: as above; lists hold `cnt` entries and live as long as the event.
-    unsafe {
-        let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(answer.as_ptr());
-        let mut count = 0;
-        if result.is_null() {
-            return Ok(offsets);
-        }
-        let groups = sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count);
-        for index in 0..count {
-            let group = *groups.add(index);
-            look(sys::rd_kafka_group_result_error(group))?;
-            let list = sys::rd_kafka_group_result_partitions(group);
-            for index in 0..usize::try_from((*list).cnt).unwrap_or(0) {
-                let entry = (*list).elems.add(index);
-                if let Some(offset) = Offset::try_new((*entry).offset) {
-                    let topic = text((*entry).topic);
-                    offsets.push((PartitionId::new(topic.as_str(), (*entry).partition), offset));
-                }
-            }
-        }
-    }
-    offsets.sort();
-    Ok(offsets)
-}
-
-/// How many members a group has, under either group protocol; one that does not exist has none.
-pub(crate) fn group_members<C: ClientContext>(
-    client: &Client<C>,
-    group: &str,
-    timeout: Duration,
-) -> Result<usize, Failure> {
-    let group = c_string(group)?;
-    let mut names = [group.as_ptr()];
-    let answer = ask(
-        client,
-        sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
-        timeout,
-        |_| Ok(()),
-        // SAFETY: the name lives through the call, which copies it.
-        |options, queue| unsafe {
-            sys::rd_kafka_DescribeConsumerGroups(
-                client.native_ptr(),
-                names.as_mut_ptr(),
-                1,
-                options,
-                queue,
-            );
-        },
-    )?;
-    // SAFETY: as above.
-    unsafe {
-        let result = sys::rd_kafka_event_DescribeConsumerGroups_result(answer.as_ptr());
-        let mut count = 0;
-        if result.is_null() {
-            return Ok(0);
-        }
-        let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
-        if count == 0 {
-            return Ok(0);
-        }
-        match look(sys::rd_kafka_ConsumerGroupDescription_error(*groups)) {
-            Err(failure) if failure.code == RDKafkaErrorCode::GroupIdNotFound => Ok(0),
-            Err(failure) => Err(failure),
-            Ok(()) => Ok(sys::rd_kafka_ConsumerGroupDescription_member_count(*groups)),
-        }
-    }
-}
-
-/// Sets offsets of a group without members; the broker refuses it for one with members.
-pub(crate) fn set_group_offsets<C: ClientContext>(
-    client: &Client<C>,
-    group: &str,
-    offsets: &TopicPartitionList,
-    timeout: Duration,
-) -> Result<(), Failure> {
-    let group = c_string(group)?;
-    let answer = ask(
-        client,
-        sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS,
-        timeout,
-        |_| Ok(()),
-        // SAFETY: name and list live through the call, which copies them; the request is released
-        // once.
-        |options, queue| unsafe {
-            let mut request =
-                sys::rd_kafka_AlterConsumerGroupOffsets_new(group.as_ptr(), offsets.ptr());
-            sys::rd_kafka_AlterConsumerGroupOffsets(
-                client.native_ptr(),
-                &mut request,
-                1,
-                options,
-                queue,
-            );
-            sys::rd_kafka_AlterConsumerGroupOffsets_destroy(request);
-        },
-    )?;
-    // SAFETY: as above.
-    unsafe {
-        let result = sys::rd_kafka_event_AlterConsumerGroupOffsets_result(answer.as_ptr());
-        let mut count = 0;
-        if result.is_null() {
-            return Ok(());
-        }
-        let groups = sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &mut count);
-        for index in 0..count {
-            let group = *groups.add(index);
-            look(sys::rd_kafka_group_result_error(group))?;
-            let list = sys::rd_kafka_group_result_partitions(group);
-            for index in 0..usize::try_from((*list).cnt).unwrap_or(0) {
-                let entry = (*list).elems.add(index);
-                let code: RDKafkaErrorCode = (*entry).err.into();
-                if code != RDKafkaErrorCode::NoError {
-                    let partition = text((*entry).topic);
-                    let text = format!("{partition}/{}: {code}", (*entry).partition);
-                    return Err(failure(code, text));
-                }
-            }
-        }
-    }
-    Ok(())
 }
