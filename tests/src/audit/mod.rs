@@ -29,16 +29,20 @@
 mod agreement;
 mod check;
 mod expected;
+mod moment;
 mod report;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use check::audit;
 pub use expected::{Expected, expected};
+pub use moment::{Moment, Rows, Stride, Watched, watched};
 pub use report::{Anomaly, Compared, Finding, Report};
+pub use wanted::{Count, Wanted};
 
 /// A topic and the number of one of its partitions.
 pub type Partition = (Arc<str>, i32);

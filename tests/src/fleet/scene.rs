@@ -10,8 +10,9 @@ use tempfile::TempDir;
 use super::{Orders, Planned, produce};
 use crate::audit::{Evidence, Order, Partition, Report, Rules, audit};
 use crate::readers::{
-    add_tables, add_topic, create_counted_table, group_offsets, open_transactions_end, read_ends,
-    read_input, read_postgres, read_postgres_progress, read_sqlite, read_sqlite_progress,
+    Watch, add_tables, add_topic, create_counted_table, group_offsets, open_transactions_end,
+    read_ends, read_input, read_postgres, read_postgres_progress, read_sqlite,
+    read_sqlite_progress,
 };
 use crate::servers::{Kafka, Postgres, unique};
 
@@ -207,19 +208,16 @@ impl Scene {
         Ok((evidence, order))
     }
 
-    /// Copies, dead letters and progress in one moment, if the store can show one. There is no input in it.
+    /// A watch on the store, if it can show one moment of itself.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn snapshot(&self) -> Result<Option<Evidence>> {
-        let tables = match &self.store {
-            Store::Kafka(_) => return Ok(None),
-            Store::Postgres(url) => read_postgres(url, &self.group).await?,
-            Store::Sqlite(path) => read_sqlite(path, &self.group).await?,
-        };
-        let mut evidence = Evidence::default();
-        add_tables(&mut evidence, tables);
-        Ok(Some(evidence))
+    pub async fn watch(&self) -> Result<Option<Watch>> {
+        Ok(match &self.store {
+            Store::Kafka(_) => None,
+            Store::Postgres(url) => Some(Watch::postgres(url, &self.group).await?),
+            Store::Sqlite(path) => Some(Watch::sqlite(path, &self.group)),
+        })
     }
 
     /// Compares input and store. What order is compared follows from the store.

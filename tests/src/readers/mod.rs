@@ -7,6 +7,7 @@
 mod postgres;
 mod sqlite;
 mod topic;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,6 +20,7 @@ use crate::audit::{Evidence, Input, Output, Partition};
 pub use topic::{
     Log, Message, group_offsets, open_transactions, open_transactions_end, read_topic,
 };
+pub use watch::{Look, Watch};
 
 /// What a database holds, seen in one moment.
 #[derive(Clone, Debug, Default)]

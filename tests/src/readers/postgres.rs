@@ -50,7 +50,10 @@ pub(super) async fn read_progress(url: &str, group: &str) -> Result<BTreeMap<Par
     Ok(progress)
 }
 
-async fn progress(database: &mut PgConnection, group: &str) -> Result<BTreeMap<Partition, i64>> {
+pub(super) async fn progress(
+    database: &mut PgConnection,
+    group: &str,
+) -> Result<BTreeMap<Partition, i64>> {
     let mut progress = BTreeMap::new();
     if exists(database, "tidegate.progress").await? {
         let select =

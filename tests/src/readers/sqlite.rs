@@ -41,7 +41,7 @@ pub(super) async fn read_progress(path: &Path, group: &str) -> Result<BTreeMap<P
 }
 
 /// The file, unless nobody has made it yet.
-async fn open(path: &Path) -> Result<Option<SqliteConnection>> {
+pub(super) async fn open(path: &Path) -> Result<Option<SqliteConnection>> {
     if !path.exists() {
         return Ok(None);
     }
@@ -49,7 +49,7 @@ async fn open(path: &Path) -> Result<Option<SqliteConnection>> {
     Ok(Some(SqliteConnection::connect_with(&options).await?))
 }
 
-async fn progress(
+pub(super) async fn progress(
     database: &mut SqliteConnection,
     group: &str,
 ) -> Result<BTreeMap<Partition, i64>> {

@@ -91,6 +91,9 @@ impl Coverage {
         for nemesis in nemeses.iter().filter(|nemesis| outcome.tally.of(**nemesis) == 0) {
             gaps.push(format!("{nemesis} never hit"));
         }
+        if outcome.watched.is_some_and(|watched| watched.moments == 0) {
+            gaps.push("the store was compared in no moment".into());
+        }
         let mut need = |what: &str, count: usize, because: &[Nemesis]| {
             if count == 0 && because.iter().any(|nemesis| nemeses.contains(nemesis)) {
                 gaps.push(format!("no {what}"));

@@ -10,13 +10,16 @@ use tokio::time::sleep;
 use super::slot::{END_MAX, Slot};
 use super::victims::Victims;
 use super::{Schedule, Tally, Victim};
-use crate::audit::Evidence;
+use crate::audit::{Moment, Watched};
 use crate::fleet::{Mix, Orders, Scene, Trail, generate, produce};
+use crate::readers::{Look, Watch};
 use crate::servers::{Kafka, Postgres};
 use crate::wire::Wire;
 
 /// How long copiers may take to finish once nothing breaks any more.
 const HEAL_MAX: Duration = Duration::from_secs(120);
+/// How often a look at the store counts everything.
+const WHOLE_EVERY: u64 = 20;
 
 /// The servers that break.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +65,10 @@ pub struct Torture<'a> {
 pub struct Outcome {
     /// What hit.
     pub tally: Tally,
-    /// What the store showed in single moments while things broke.
-    pub snapshots: Vec<Evidence>,
+    /// What the store showed every second while things broke, if it can show one moment of itself.
+    pub moments: Vec<Moment>,
+    /// What of that was compared, if there is a store to look at.
+    pub watched: Option<Watched>,
     /// What all copiers wrote about themselves.
     pub trail: Trail,
     /// How long healing took.
@@ -107,6 +112,7 @@ impl Outcome {
 /// When a server does not come back, or the copiers do not finish.
 pub async fn torture(run: &Torture<'_>, orders: Vec<Orders>) -> Result<Outcome> {
     println!("seed {}, {} records; what breaks when:{}", run.seed, run.records, run.schedule);
+    let watch = run.scene.watch().await?;
     let slots: Vec<_> = orders.iter().cloned().map(Slot::start).collect::<Result<_>>()?;
     let start = Instant::now();
     let suffering = slots
@@ -114,10 +120,10 @@ pub async fn torture(run: &Torture<'_>, orders: Vec<Orders>) -> Result<Outcome> 
         .enumerate()
         .map(|(number, slot)| slot.suffer(start, run.schedule.for_victim(Victim::Copier(number))));
     let victims = Victims { run, start, stranger: orders.first().cloned() };
-    let (slots, others, snapshots, ()) = tokio::try_join!(
+    let (slots, others, moments, ()) = tokio::try_join!(
         try_join_all(suffering),
         victims.suffer(orders.len()),
-        look_now_and_then(run, start),
+        look_every_second(run, start, watch),
         feed(run),
     )?;
     println!("{:?}: everything has broken, now it heals", start.elapsed());
@@ -131,7 +137,7 @@ pub async fn torture(run: &Torture<'_>, orders: Vec<Orders>) -> Result<Outcome> 
         tally = tally.and(slot.tally);
     }
     trail.events.extend(victims.trail()?.events);
-    Ok(Outcome { tally, snapshots, trail, healed })
+    Ok(Outcome { tally, moments, watched: None, trail, healed })
 }
 
 /// Input comes in over the whole time.
@@ -141,18 +147,24 @@ async fn feed(run: &Torture<'_>) -> Result<()> {
     produce(run.scene.client(), &run.scene.input, records, rate).await
 }
 
-/// A store that can show one moment of itself is looked at while things break.
-async fn look_now_and_then(run: &Torture<'_>, start: Instant) -> Result<Vec<Evidence>> {
-    let mut snapshots = Vec::new();
-    for part in 1..=3 {
-        let due = start + run.over / 4 * part;
+/// A store that can show one moment of itself is looked at every second while things break.
+async fn look_every_second(
+    run: &Torture<'_>,
+    start: Instant,
+    watch: Option<Watch>,
+) -> Result<Vec<Moment>> {
+    let mut moments = Vec::new();
+    let Some(mut watch) = watch else { return Ok(moments) };
+    for number in 1..=run.over.as_secs() {
+        let due = start + Duration::from_secs(number);
         sleep(due.saturating_duration_since(Instant::now())).await;
-        // A database that is down just now shows nothing.
-        if let Ok(Some(snapshot)) = run.scene.snapshot().await {
-            snapshots.push(snapshot);
+        let look = if number % WHOLE_EVERY == 0 { Look::Whole } else { Look::New };
+        // A database that is down just now shows nothing. Nor is a second that is over made up for.
+        if Instant::now() < due + Duration::from_secs(1) {
+            moments.extend(watch.look(look).await.ok());
         }
     }
-    Ok(snapshots)
+    Ok(moments)
 }
 
 /// Waits until everything is stored, and ends the copiers.

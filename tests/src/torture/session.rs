@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{Outcome, SESSION, Schedule, Servers, Torture, Wires, ledger, torture};
-use crate::audit::{Compared, Evidence, Rules, audit};
+use crate::audit::{Compared, Rules, Wanted, audit, watched};
 use crate::fleet::{Orders, Scene, Store};
 use crate::servers::{Kafka, KafkaOptions, Postgres, PostgresOptions, unique};
 use crate::wire::{Protocol, Wire};
@@ -159,13 +159,11 @@ impl Session {
         let rules = Rules { retries: 2, order, ..Rules::default() };
         let compared = audit(&evidence, &rules).exactly_once().map_err(anyhow::Error::msg)?;
         ensure!(compared.inputs >= records, "only {} of {records} came in", compared.inputs);
-        for (number, snapshot) in outcome.snapshots.drain(..).enumerate() {
-            let (inputs, ends) = (evidence.inputs.clone(), evidence.ends.clone());
-            let moment = Evidence { inputs, ends, ..snapshot };
-            let so_far = audit(&moment, &rules).exactly_once_so_far();
-            let so_far = so_far.map_err(anyhow::Error::msg);
-            let so_far = so_far.with_context(|| format!("snapshot {number}"))?;
-            println!("in the middle of it {} records were done, and right", so_far.done);
+        if !matches!(self.scene.store, Store::Kafka(_)) {
+            let wanted = Wanted::of(&evidence.inputs, &rules);
+            let moments = watched(&outcome.moments, &wanted).map_err(anyhow::Error::msg)?;
+            println!("every second: {moments}");
+            outcome.watched = Some(moments);
         }
         if let Store::Postgres(url) = &self.scene.store {
             ledger::check(url).await?;
