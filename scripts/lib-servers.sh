@@ -15,7 +15,7 @@ SCRAM_USER='name=tidegate,password=tidegate-secret'
 #   template/              a formatted storage directory of node 1, with the SCRAM user
 kafka_home() {
   local java files=$root/tests/servers inputs home
-  java=$(java_path) || die "no Java 17 or later: install default-jre-headless"
+  java=$(java_path) || die "no Java 17 or later: install default-jdk-headless"
   inputs=$({ cat "$files/pom.xml" "$files/log4j2.xml"; echo "$KAFKA_VERSION $SCRAM_USER $cache"; "$java" -version; } 2>&1 |
     sha256sum | cut -c1-8)
   home=$cache/kafka-$KAFKA_VERSION-$inputs

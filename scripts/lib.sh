@@ -46,7 +46,8 @@ missing_build() {
 }
 
 missing_kafka() {
-  java_path >/dev/null || echo default-jre-headless
+  # With a compiler: what reads topics by Kafka's own consumer is a source file.
+  [ -x "$(dirname "$(java_path)")/javac" ] || echo default-jdk-headless
   have mvn || echo maven
   missing_processes
 }

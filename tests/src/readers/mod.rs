@@ -4,6 +4,7 @@
 //! Nothing of Tidegate reads here. Whoever calls makes sure that the writers have ended, unless the store can show
 //! one moment of itself.
 
+mod java;
 mod postgres;
 mod sqlite;
 mod topic;
@@ -17,6 +18,7 @@ use rdkafka::ClientConfig;
 
 use crate::audit::{Evidence, Input, Output, Partition};
 
+pub use java::{agrees_with_java, read_by_java};
 pub use topic::{
     Log, Message, group_offsets, open_transactions, open_transactions_end, read_topic,
 };

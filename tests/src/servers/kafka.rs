@@ -4,11 +4,12 @@ use super::machine::Machine;
 use super::port::Port;
 use super::provider::Provider;
 use super::secure::Secure;
-use super::{admin, local};
+use super::{admin, local, programs};
 use crate::wire::{Protocol, Wire};
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -303,6 +304,21 @@ impl Kafka {
         let place = bytes.windows(from.len()).position(|window| window == from.as_bytes());
         let place = place.with_context(|| format!("{from:?} is not in {}", segment.display()))?;
         self.nodes.broker.write_at(&segment, place, to.as_bytes()).await
+    }
+
+    /// Java with Kafka's own classes, to be told which of them or which source file to run. It writes nothing of
+    /// itself to standard output. `None` where the server is no process of this machine.
+    ///
+    /// # Errors
+    /// When Kafka's classes are not there.
+    pub fn java(&self) -> Result<Option<Command>> {
+        let Machine::Process(_) = &self.nodes.broker else { return Ok(None) };
+        let home = programs::kafka_home()?;
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(home.join("java"));
+        command.args(["-Xlog:disable", "-Dkafka.log=OFF"]);
+        command.arg(format!("@{}", home.join("java.args").display()));
+        Ok(Some(command))
     }
 
     /// Whether the broker has, against its promise, completed a transaction without writing its markers. After

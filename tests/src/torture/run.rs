@@ -69,6 +69,8 @@ pub struct Outcome {
     pub moments: Vec<Moment>,
     /// What of that was compared, if there is a store to look at.
     pub watched: Option<Watched>,
+    /// Records of the input that Kafka's own consumer read as our client did, if it could be asked.
+    pub read_twice: Option<usize>,
     /// What all copiers wrote about themselves.
     pub trail: Trail,
     /// How long healing took.
@@ -137,7 +139,7 @@ pub async fn torture(run: &Torture<'_>, orders: Vec<Orders>) -> Result<Outcome> 
         tally = tally.and(slot.tally);
     }
     trail.events.extend(victims.trail()?.events);
-    Ok(Outcome { tally, moments, watched: None, trail, healed })
+    Ok(Outcome { tally, moments, watched: None, read_twice: None, trail, healed })
 }
 
 /// Input comes in over the whole time.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{Outcome, SESSION, Schedule, Servers, Torture, Wires, ledger, torture};
-use crate::audit::{Compared, Rules, Wanted, audit, watched};
+use crate::audit::{Compared, Evidence, Rules, Wanted, audit, watched};
 use crate::fleet::{Orders, Scene, Store};
+use crate::readers::agrees_with_java;
 use crate::servers::{Kafka, KafkaOptions, Postgres, PostgresOptions, unique};
 use crate::wire::{Protocol, Wire};
 
@@ -157,6 +158,7 @@ impl Session {
     async fn judge(&self, outcome: &mut Outcome, records: usize) -> Result<Compared> {
         let (evidence, order) = self.scene.evidence().await.context("read back")?;
         let rules = Rules { retries: 2, order, ..Rules::default() };
+        outcome.read_twice = self.read_again(&evidence)?;
         let compared = audit(&evidence, &rules).exactly_once().map_err(anyhow::Error::msg)?;
         ensure!(compared.inputs >= records, "only {} of {records} came in", compared.inputs);
         if !matches!(self.scene.store, Store::Kafka(_)) {
@@ -170,6 +172,17 @@ impl Session {
         }
         let overlap = outcome.trail.overlap();
         ensure!(overlap.is_none(), "two commits stored the same: {overlap:?}");
+        Ok(compared)
+    }
+
+    /// What is compared with is not only what our own client saw.
+    fn read_again(&self, evidence: &Evidence) -> Result<Option<usize>> {
+        let again = || agrees_with_java(&self.kafka, &self.scene.input, evidence.inputs.iter());
+        let compared = tokio::task::block_in_place(again).context("the input")?;
+        match compared {
+            Some(count) => println!("input: Kafka's own consumer reads the same {count} records"),
+            None => println!("input: read by our own client only, the broker is no process here"),
+        }
         Ok(compared)
     }
 
