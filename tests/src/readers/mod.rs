@@ -12,11 +12,12 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use rdkafka::ClientConfig;
 
-use crate::audit::{Evidence, Input, Output, Partition};
+use crate::audit::{Evidence, Input, Output, Partition, Source};
 
 pub use java::{agrees_with_java, read_by_java};
 pub use topic::{
@@ -96,14 +97,14 @@ pub async fn read_ends(client: &ClientConfig, topics: &[&str]) -> Result<BTreeMa
 pub async fn read_input(client: &ClientConfig, topics: &[&str]) -> Result<Evidence> {
     let mut evidence = Evidence::default();
     for topic in topics {
-        let log = read_topic(client, topic).await?;
-        evidence.ends.extend(log.ends);
-        evidence.inputs.extend(log.messages.into_iter().map(|message| Input {
-            partition: (message.topic, message.partition),
-            offset: message.offset,
-            key: message.key,
-            value: message.value,
-        }));
+        let input = |message: Message| {
+            let Message { topic, partition, offset, key, value, .. } = message;
+            Ok(Input { partition: (topic, partition), offset, key, value })
+        };
+        let (mut inputs, ends) = topic::read_mapped(client, topic, input).await?;
+        inputs.sort_by_key(|input| (input.partition.1, input.offset));
+        evidence.ends.extend(ends);
+        evidence.inputs.extend(inputs);
     }
     Ok(evidence)
 }
@@ -113,7 +114,9 @@ pub async fn read_input(client: &ClientConfig, topics: &[&str]) -> Result<Eviden
 /// # Errors
 /// When the topic cannot be read to its end, or a record does not say where it comes from.
 pub async fn read_outputs(client: &ClientConfig, topic: &str) -> Result<Vec<Output>> {
-    read_topic(client, topic).await?.messages.into_iter().map(Message::into_output).collect()
+    let mut names = Names::default();
+    let outputs = move |message: Message| message.into_output(&mut names);
+    Ok(topic::read_mapped(client, topic, outputs).await?.0)
 }
 
 /// Adds what a topic, its dead letters and the group show.
@@ -143,19 +146,33 @@ pub fn add_tables(evidence: &mut Evidence, tables: Tables) {
     evidence.progress = tables.progress;
 }
 
+/// Names of topics, each kept once.
+#[derive(Debug, Default)]
+pub(crate) struct Names(Vec<Arc<str>>);
+
+impl Names {
+    fn of(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.iter().find(|known| &***known == name) {
+            return Arc::clone(known);
+        }
+        self.0.push(name.into());
+        Arc::clone(self.0.last().expect("just put there"))
+    }
+}
+
 /// `topic/partition/offset/i`.
-fn parse_source(text: &str) -> Option<(Partition, i64, i32)> {
+pub(crate) fn parse_source(text: &str, names: &mut Names) -> Option<Source> {
     // From the right: nothing forbids a slash to whoever names things, although Kafka does.
     let mut parts = text.rsplitn(4, '/');
     let (i, offset, partition) = (parts.next()?, parts.next()?, parts.next()?);
-    let topic = parts.next()?;
-    Some(((topic.into(), partition.parse().ok()?), offset.parse().ok()?, i.parse().ok()?))
+    let topic = names.of(parts.next()?);
+    Some(((topic, partition.parse().ok()?), offset.parse().ok()?, i.parse().ok()?))
 }
 
 impl Message {
     /// What it says it was made from.
-    fn into_output(self) -> Result<Output> {
-        let source = self.source.as_deref().and_then(parse_source);
+    fn into_output(self, names: &mut Names) -> Result<Output> {
+        let source = self.source.as_deref().and_then(|text| parse_source(text, names));
         ensure!(
             source.is_some(),
             "{}/{}/{} does not say where it comes from: {:?}",
@@ -180,6 +197,8 @@ mod tests {
 
     #[test]
     fn coordinates_are_read_back() {
+        let mut names = Names::default();
+        let mut parse_source = |text| parse_source(text, &mut names);
         let source = parse_source("a.b-c/3/123456789012/2").expect("coordinates");
         assert_eq!(source, (("a.b-c".into(), 3), 123_456_789_012, 2));
         for bad in ["", "t/1/2", "t/1/2/x", "t/x/1/2", "t/1//2"] {

@@ -56,8 +56,20 @@ pub struct Log {
 /// # Errors
 /// When it cannot be read to its end.
 pub async fn read_topic(client: &ClientConfig, topic: &str) -> Result<Log> {
+    let (mut messages, ends) = read_mapped(client, topic, Ok).await?;
+    messages.sort_by_key(|message: &Message| (message.partition, message.offset));
+    Ok(Log { messages, ends })
+}
+
+/// What `keep` makes of each record of a topic, in the order in which they came, and the topic's ends. What is not kept
+/// takes no room.
+pub(super) async fn read_mapped<T: Send + 'static>(
+    client: &ClientConfig,
+    topic: &str,
+    keep: impl FnMut(Message) -> Result<T> + Send + 'static,
+) -> Result<(Vec<T>, BTreeMap<Partition, i64>)> {
     let (client, topic) = (client.clone(), topic.to_owned());
-    tokio::task::spawn_blocking(move || read(&client, &topic)).await?
+    tokio::task::spawn_blocking(move || read(&client, &topic, keep)).await?
 }
 
 /// Whether a transaction is open in the topic.
@@ -160,28 +172,33 @@ fn may_pass(error: &KafkaError) -> bool {
     )
 }
 
-fn read(client: &ClientConfig, topic: &str) -> Result<Log> {
+fn read<T>(
+    client: &ClientConfig,
+    topic: &str,
+    mut keep: impl FnMut(Message) -> Result<T>,
+) -> Result<(Vec<T>, BTreeMap<Partition, i64>)> {
     let consumer = consumer(client, "read_committed", "reader")?;
-    let (name, mut log, mut ended) = (Arc::<str>::from(topic), Log::default(), BTreeSet::new());
+    let (name, mut ended) = (Arc::<str>::from(topic), BTreeSet::new());
+    let (mut kept, mut ends) = (Vec::new(), BTreeMap::new());
     let mut all = TopicPartitionList::new();
     for partition in partitions(&consumer, topic)? {
         let end = consumer.fetch_watermarks(topic, partition, ANSWER)?.1;
-        log.ends.insert((Arc::clone(&name), partition), end);
+        ends.insert((Arc::clone(&name), partition), end);
         all.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&all)?;
     let mut heard = Instant::now();
-    while ended.len() < log.ends.len() {
+    while ended.len() < ends.len() {
         ensure!(
             heard.elapsed() < SILENCE,
             "{topic}: nothing more after {} records, and only {ended:?} of {} partitions ended",
-            log.messages.len(),
-            log.ends.len()
+            kept.len(),
+            ends.len()
         );
         match consumer.poll(Timeout::After(Duration::from_millis(100))) {
             Some(Ok(message)) => {
                 heard = Instant::now();
-                log.messages.push(own(&name, &message));
+                kept.push(keep(own(&name, &message))?);
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 ended.insert(partition);
@@ -190,8 +207,7 @@ fn read(client: &ClientConfig, topic: &str) -> Result<Log> {
             None => {}
         }
     }
-    log.messages.sort_by_key(|message| (message.partition, message.offset));
-    Ok(log)
+    Ok((kept, ends))
 }
 
 fn ends(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<Partition, i64>> {

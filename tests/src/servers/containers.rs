@@ -86,6 +86,13 @@ impl Container {
         Ok(self.inner.exec(ExecCommand::new(command)).await?.stdout_to_vec().await?)
     }
 
+    /// Files of a directory inside, one behind the other.
+    pub(super) async fn read_all(&self, dir: &Path, end: &str) -> Result<Vec<u8>> {
+        let script = format!("cat '{}'/*'{end}'", dir.display());
+        let command = ["sh".to_owned(), "-c".to_owned(), script];
+        Ok(self.inner.exec(ExecCommand::new(command)).await?.stdout_to_vec().await?)
+    }
+
     /// Changes bytes of a file inside.
     pub(super) async fn write_at(&self, path: &Path, place: usize, bytes: &[u8]) -> Result<()> {
         let octal: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();

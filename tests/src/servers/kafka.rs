@@ -306,6 +306,17 @@ impl Kafka {
         self.nodes.broker.write_at(&segment, place, to.as_bytes()).await
     }
 
+    /// All segments of a partition's log as they lie in its files, one behind the other.
+    ///
+    /// # Errors
+    /// When they cannot be read, or the server is a shared one.
+    pub async fn segments(&self, topic: &str, partition: i32) -> Result<Vec<u8>> {
+        let dirs = admin::broker_setting(&self.client(), "log.dirs").await?;
+        let dir = Path::new(&dirs).join(format!("{topic}-{partition}"));
+        let segments = self.nodes.broker.read_all(&dir, ".log").await;
+        segments.with_context(|| format!("segments of {topic}-{partition}"))
+    }
+
     /// Java with Kafka's own classes, to be told which of them or which source file to run. It writes nothing of
     /// itself to standard output. `None` where the server is no process of this machine.
     ///

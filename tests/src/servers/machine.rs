@@ -83,6 +83,24 @@ impl Machine {
         }
     }
 
+    /// The files of a directory of the server whose names end like this, in the order of their names, one behind the
+    /// other.
+    pub(super) async fn read_all(&self, dir: &Path, end: &str) -> Result<Vec<u8>> {
+        match self {
+            Self::Process(_) => {
+                let entries = fs::read_dir(dir)?.collect::<Result<Vec<_>, _>>()?;
+                let mut paths: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
+                paths.retain(|path| path.to_string_lossy().ends_with(end));
+                paths.sort();
+                let files = paths.into_iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
+                Ok(files.concat())
+            }
+            #[cfg(feature = "containers")]
+            Self::Container(container) => container.read_all(dir, end).await,
+            Self::Elsewhere => not_ours(),
+        }
+    }
+
     /// Changes bytes of a file of the server in place, as a bad disk does.
     pub(super) async fn write_at(&self, path: &Path, place: usize, bytes: &[u8]) -> Result<()> {
         match self {

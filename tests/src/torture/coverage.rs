@@ -94,6 +94,9 @@ impl Coverage {
         if outcome.watched.is_some_and(|watched| watched.moments == 0) {
             gaps.push("the store was compared in no moment".into());
         }
+        if outcome.agreed.is_some_and(|agreed| agreed.committed == 0) {
+            gaps.push("no transaction was compared".into());
+        }
         if outcome.read_twice == Some(0) {
             gaps.push("no record of the input was read twice".into());
         }

@@ -13,6 +13,7 @@ use super::{Schedule, Tally, Victim};
 use crate::audit::{Moment, Watched};
 use crate::fleet::{Mix, Orders, Scene, Trail, generate, produce};
 use crate::readers::{Look, Watch};
+use crate::segments::{Agreed, Holes};
 use crate::servers::{Kafka, Postgres};
 use crate::wire::Wire;
 
@@ -71,6 +72,10 @@ pub struct Outcome {
     pub watched: Option<Watched>,
     /// Records of the input that Kafka's own consumer read as our client did, if it could be asked.
     pub read_twice: Option<usize>,
+    /// Transactions in the segments of the output that were compared with the offsets they stored, if it is topics.
+    pub agreed: Option<Agreed>,
+    /// What the segments of the input hold that no reader gets.
+    pub holes: Holes,
     /// What all copiers wrote about themselves.
     pub trail: Trail,
     /// How long healing took.
@@ -139,7 +144,16 @@ pub async fn torture(run: &Torture<'_>, orders: Vec<Orders>) -> Result<Outcome> 
         tally = tally.and(slot.tally);
     }
     trail.events.extend(victims.trail()?.events);
-    Ok(Outcome { tally, moments, watched: None, read_twice: None, trail, healed })
+    Ok(Outcome {
+        tally,
+        moments,
+        watched: None,
+        read_twice: None,
+        agreed: None,
+        holes: Holes::default(),
+        trail,
+        healed,
+    })
 }
 
 /// Input comes in over the whole time.

@@ -10,6 +10,7 @@ use super::{Outcome, SESSION, Schedule, Servers, Torture, Wires, ledger, torture
 use crate::audit::{Compared, Evidence, Rules, Wanted, audit, watched};
 use crate::fleet::{Orders, Scene, Store};
 use crate::readers::agrees_with_java;
+use crate::segments::{holes, transactions_agree};
 use crate::servers::{Kafka, KafkaOptions, Postgres, PostgresOptions, unique};
 use crate::wire::{Protocol, Wire};
 
@@ -92,7 +93,12 @@ impl Session {
     /// # Errors
     /// When one does not come up.
     pub async fn start(kind: Kind, program: &str, wired: usize) -> Result<Self> {
-        let kafka = Kafka::start(KafkaOptions::new().separate_controller().wires(wired)).await?;
+        // Stored offsets are read from their log in the end: nothing of it is compacted away before.
+        let options = KafkaOptions::new()
+            .separate_controller()
+            .wires(wired)
+            .property("offsets.topic.segment.bytes", 1 << 30);
+        let kafka = Kafka::start(options).await?;
         let mut postgres = None;
         let store = match kind {
             Kind::Kafka => Some(Store::topic(&kafka, PARTITIONS_MAX).await?),
@@ -161,8 +167,14 @@ impl Session {
         outcome.read_twice = self.read_again(&evidence)?;
         let compared = audit(&evidence, &rules).exactly_once().map_err(anyhow::Error::msg)?;
         ensure!(compared.inputs >= records, "only {} of {records} came in", compared.inputs);
+        let wanted = Wanted::of(&evidence.inputs, &rules);
+        let agreed = transactions_agree(&self.kafka, &self.scene, &evidence, &wanted).await;
+        outcome.agreed = agreed.context("segments of the output")?;
+        if let Some(agreed) = outcome.agreed {
+            println!("segments: {agreed}");
+        }
+        outcome.holes = holes(&self.kafka, &self.scene).await.context("segments of the input")?;
         if !matches!(self.scene.store, Store::Kafka(_)) {
-            let wanted = Wanted::of(&evidence.inputs, &rules);
             let moments = watched(&outcome.moments, &wanted).map_err(anyhow::Error::msg)?;
             println!("every second: {moments}");
             outcome.watched = Some(moments);
