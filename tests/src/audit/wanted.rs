@@ -86,6 +86,13 @@ impl Wanted {
         self.records(partition, stretch).len()
     }
 
+    /// How many records ask for nothing.
+    #[must_use]
+    pub fn filtered(&self) -> usize {
+        let records = self.0.values().flatten();
+        records.filter(|record| record.wanted == Expected::Copies(0)).count()
+    }
+
     /// How much there should be of all records before this offset.
     #[must_use]
     pub fn before(&self, partition: &Partition, offset: i64) -> Count {
@@ -122,6 +129,7 @@ mod tests {
         assert_eq!(copies(3..3), []);
         assert_eq!(wanted.dead(&partition, 0..6).collect::<Vec<_>>(), [5]);
         assert_eq!(wanted.len(&partition, 0..5), 3);
+        assert_eq!(wanted.filtered(), 1);
         assert_eq!(wanted.before(&partition, 2), Count { copies: 1, dead: 0 });
         assert_eq!(wanted.before(&partition, 6), Count { copies: 3, dead: 1 });
         assert_eq!(wanted.before(&("other".into(), 0), 6), Count::default());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Parser;
 use tidegate_tests::torture::{
-    ALL, Coverage, Kind, Length, Nemesis, Plan, Schedule, Session, Verdict,
+    ALL, Coverage, Kind, Length, Nemesis, Plan, Schedule, Session, Verdict, gaps,
 };
 
 /// Breaks everything around copiers by a schedule from a seed, lets everything heal, and compares what is there with
@@ -109,7 +109,7 @@ async fn run(args: &Args) -> Result<ExitCode> {
     let (outcome, verdict) = session.run(&length, Schedule::mixed(&plan)).await?;
     let coverage = Coverage::of(&outcome);
     println!("\nreached:\n{coverage}");
-    let gaps = coverage.gaps(&outcome, &nemeses);
+    let gaps = gaps(&coverage, &outcome, args.sink, &nemeses, over);
     let took = began.elapsed();
     println!("seed {seed}, {took:.0?}: {verdict}");
     Ok(match verdict {

@@ -41,7 +41,7 @@ pub async fn transactions_agree(
 ) -> Result<Option<Agreed>> {
     let Store::Kafka(output) = &scene.store else { return Ok(None) };
     let mut moves = Vec::new();
-    for partition in partitions(kafka, scene, OFFSETS).await? {
+    for partition in partitions(scene, OFFSETS).await? {
         let log = kafka.segments(OFFSETS, partition).await?;
         moves.extend(self::moves(&log, &scene.group).context("stored offsets")?);
     }
@@ -62,7 +62,7 @@ pub async fn transactions_agree(
 /// When the segments cannot be read.
 pub async fn holes(kafka: &Kafka, scene: &Scene) -> Result<Holes> {
     let mut holes = Holes::default();
-    for partition in partitions(kafka, scene, &scene.input).await? {
+    for partition in partitions(scene, &scene.input).await? {
         let log = kafka.segments(&scene.input, partition).await?;
         for batch in batch::batches(&log) {
             holes.markers += usize::from(batch?.control);
@@ -83,15 +83,14 @@ pub struct Holes {
     pub aborted: usize,
 }
 
-async fn partitions(kafka: &Kafka, scene: &Scene, topic: &str) -> Result<Vec<i32>> {
-    let _ = kafka;
+async fn partitions(scene: &Scene, topic: &str) -> Result<Vec<i32>> {
     let ends = read_ends(scene.client(), &[topic]).await?;
     Ok(ends.into_keys().map(|(_, partition)| partition).collect())
 }
 
 async fn outputs(kafka: &Kafka, scene: &Scene, topic: &str) -> Result<Outputs> {
     let (mut outputs, mut names) = (BTreeMap::new(), Names::default());
-    for partition in partitions(kafka, scene, topic).await? {
+    for partition in partitions(scene, topic).await? {
         let log = kafka.segments(topic, partition).await?;
         let (stretches, plain) = stretches(&log, |record| {
             let source = record.headers.iter().rfind(|(name, _)| *name == SOURCE);

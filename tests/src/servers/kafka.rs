@@ -346,6 +346,16 @@ impl Kafka {
             .contains("likely deleted already and hence can be skipped"))
     }
 
+    /// How many transactions the broker has ended because they were open for too long.
+    ///
+    /// # Errors
+    /// When its log cannot be read.
+    pub async fn expired(&self) -> Result<usize> {
+        let log = self.nodes.broker.log().await?;
+        let ended = |line: &&str| line.contains("rollback") && line.contains("due to timeout");
+        Ok(log.lines().filter(ended).count())
+    }
+
     /// How often the controller has fenced a broker so far.
     async fn fencings(&self) -> Result<usize> {
         match (&self.nodes.controller, &self.nodes.broker) {

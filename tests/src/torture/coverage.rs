@@ -1,9 +1,12 @@
-//! What a run reached, by what the copiers wrote about themselves: a run that reached little shows little.
+//! What a run reached, by what the copiers wrote about themselves and what the servers show: a run that reached little
+//! shows little.
 
 use std::collections::HashSet;
 use std::fmt;
+use std::time::Duration;
 
-use super::{Nemesis, Outcome};
+use super::{Outcome, zombies};
+use crate::fleet::Event;
 
 /// How often the interesting things happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,49 +23,80 @@ pub struct Coverage {
     pub regained: usize,
     /// Commits that were refused and tried again.
     pub aborted: usize,
+    /// Transactions that the coordinator ended because of their time-out.
+    pub expired: usize,
     /// Commits refused because somebody else had claimed the partition.
     pub fenced_by_claim: usize,
     /// Commits refused because stored progress was another.
     pub fenced_by_offset: usize,
-    /// Commits refused because the group no longer counted the member in that generation, or the producer was replaced.
-    pub fenced_by_broker: usize,
+    /// Commits refused because the group no longer counted the member in that generation.
+    pub fenced_by_generation: usize,
+    /// Commits refused because the producer was no longer the one of its name.
+    pub fenced_by_producer: usize,
     /// Work that was dropped because its partition had gone or been read again: fenced by our own epoch.
     pub fenced_by_epoch: usize,
+    /// Commits that somebody tried for a partition after another process had claimed it, and that were not stored.
+    pub zombies: usize,
     /// Commits whose fate was not known.
     pub in_doubt: usize,
     /// … which turned out to be stored.
     pub doubt_stored: usize,
     /// … which turned out not to be.
     pub doubt_not_stored: usize,
-    /// … which somebody else had overtaken.
-    pub doubt_taken_over: usize,
     /// Cuts whose process died before it knew.
     pub open_cuts: usize,
+    /// Producers that wrote, by number and epoch.
+    pub producers: usize,
+    /// Parts of transactions that were aborted, in the segments of the output.
+    pub aborted_parts: usize,
+    /// Markers in the input, which no reader gets.
+    pub markers: usize,
+    /// Aborted records in the input, which no reader gets.
+    pub aborted_inputs: usize,
+    /// Records that had no output and no dead letter.
+    pub filtered: usize,
+    /// Records that became dead letters.
+    pub dead: usize,
     /// Copiers that ended by themselves and were started again.
     pub ended: usize,
+    /// The longest time in which a partition had no commit. It is told, not judged: input may have been away.
+    pub silence: Duration,
 }
+
+/// Words by which a broker refuses a member of the group.
+const GENERATION: &[&str] = &[
+    "IllegalGeneration",
+    "UnknownMemberId",
+    "StaleMemberEpoch",
+    "FencedMemberEpoch",
+    "FencedInstanceId",
+    "RebalanceInProgress",
+];
+/// Words by which it refuses a producer.
+const PRODUCER: &[&str] =
+    &["ProducerFenced", "InvalidProducerEpoch", "InvalidProducerIdMapping", "Fenced"];
 
 impl Coverage {
     /// Counts.
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
         let trail = &outcome.trail;
-        let said = |fate: &str, words: &[&str]| {
-            let with = |detail: &str| words.is_empty() || words.iter().any(|w| detail.contains(w));
-            let commits = trail.all("commit").filter(|e| e.fate.as_deref() == Some(fate));
-            commits
-                .filter(|e| with(e.rest.get("detail").and_then(|d| d.as_str()).unwrap_or("")))
-                .count()
+        let refused = |words: &[&str], but: &[&str]| {
+            let detail = |event: &Event| {
+                event.rest.get("detail").and_then(|d| d.as_str()).unwrap_or_default().to_owned()
+            };
+            let said = |event: &&Event| {
+                let detail = detail(event);
+                let any = |words: &[&str]| words.iter().any(|word| detail.contains(word));
+                event.fate.as_deref() != Some("committed") && any(words) && !any(but)
+            };
+            trail.all("commit").filter(said).count()
         };
-        let resolved = |fate: &str| {
-            trail.all("fate").filter(|event| event.fate.as_deref() == Some(fate)).count()
-        };
+        let resolved =
+            |fate: &str| trail.all("fate").filter(|e| e.fate.as_deref() == Some(fate)).count();
         let mut had = HashSet::new();
         let starts = trail.all("start").filter(|e| !had.insert((e.pid, e.partition.clone())));
         let regained = starts.count();
-        let broker = ["eneration", "MemberId", "Fenced", "fenced", "ProducerEpoch", "Epoch"];
-        let by_claim = said("fenced", &["claimed by another"]);
-        let by_offset = said("fenced", &["progress of"]);
         Self {
             committed: trail.fates("committed"),
             assignments: trail.count("assign"),
@@ -70,46 +104,26 @@ impl Coverage {
             losses: trail.count("lost"),
             regained,
             aborted: trail.fates("aborted"),
-            fenced_by_claim: by_claim,
-            fenced_by_offset: by_offset,
-            fenced_by_broker: said("aborted", &broker)
-                + trail.fates("fenced").saturating_sub(by_claim + by_offset),
+            expired: outcome.expired,
+            fenced_by_claim: refused(&["claimed by another", "another owner held"], &[]),
+            fenced_by_offset: refused(&["stored progress of"], &[]),
+            fenced_by_generation: refused(GENERATION, &[]),
+            fenced_by_producer: refused(PRODUCER, GENERATION),
             fenced_by_epoch: trail.count("dropped"),
+            zombies: zombies::tried(trail),
             in_doubt: trail.fates("in_doubt"),
             doubt_stored: resolved("committed"),
             doubt_not_stored: resolved("not_committed"),
-            doubt_taken_over: resolved("taken_over"),
             open_cuts: trail.count("cut").saturating_sub(trail.count("commit")),
+            producers: outcome.agreed.map_or(0, |agreed| agreed.producers),
+            aborted_parts: outcome.agreed.map_or(0, |agreed| agreed.aborted),
+            markers: outcome.holes.markers,
+            aborted_inputs: outcome.holes.aborted,
+            filtered: outcome.filtered,
+            dead: outcome.dead,
             ended: outcome.tally.ended.len(),
+            silence: zombies::longest_silence(trail),
         }
-    }
-
-    /// What was asked for and not reached: nothing, or the run shows too little.
-    #[must_use]
-    pub fn gaps(&self, outcome: &Outcome, nemeses: &[Nemesis]) -> Vec<String> {
-        let mut gaps = Vec::new();
-        for nemesis in nemeses.iter().filter(|nemesis| outcome.tally.of(**nemesis) == 0) {
-            gaps.push(format!("{nemesis} never hit"));
-        }
-        if outcome.watched.is_some_and(|watched| watched.moments == 0) {
-            gaps.push("the store was compared in no moment".into());
-        }
-        if outcome.agreed.is_some_and(|agreed| agreed.committed == 0) {
-            gaps.push("no transaction was compared".into());
-        }
-        if outcome.read_twice == Some(0) {
-            gaps.push("no record of the input was read twice".into());
-        }
-        let mut need = |what: &str, count: usize, because: &[Nemesis]| {
-            if count == 0 && because.iter().any(|nemesis| nemeses.contains(nemesis)) {
-                gaps.push(format!("no {what}"));
-            }
-        };
-        need("hand-over", self.assignments.saturating_sub(1), &[Nemesis::Kill, Nemesis::Stop]);
-        need("lost partition", self.losses, &[Nemesis::Stop, Nemesis::Expiry]);
-        need("commit in doubt", self.in_doubt, &[Nemesis::Commit]);
-        need("work dropped", self.fenced_by_epoch, &[Nemesis::Stop, Nemesis::Storm]);
-        gaps
     }
 }
 
@@ -122,17 +136,31 @@ impl fmt::Display for Coverage {
             ("partitions lost unawares", self.losses),
             ("partitions regained by a process", self.regained),
             ("commits aborted", self.aborted),
+            ("transactions expired", self.expired),
             ("fenced by claim", self.fenced_by_claim),
             ("fenced by offset", self.fenced_by_offset),
-            ("fenced by the broker", self.fenced_by_broker),
+            ("fenced by generation", self.fenced_by_generation),
+            ("fenced as a producer", self.fenced_by_producer),
             ("fenced by epoch (work dropped)", self.fenced_by_epoch),
+            ("zombies that tried after a hand-over", self.zombies),
             ("commits in doubt", self.in_doubt),
             ("  resolved: stored", self.doubt_stored),
             ("  resolved: not stored", self.doubt_not_stored),
-            ("  resolved: taken over", self.doubt_taken_over),
             ("cuts that a kill left open", self.open_cuts),
+            ("producers that wrote", self.producers),
+            ("aborted parts in the output", self.aborted_parts),
+            ("gaps: markers", self.markers),
+            ("gaps: aborted records", self.aborted_inputs),
+            ("gaps: filtered records", self.filtered),
+            ("gaps: dead letters", self.dead),
             ("copiers that ended by themselves", self.ended),
         ];
-        rows.iter().try_for_each(|(what, count)| writeln!(f, "  {what:<34}{count:>8}"))
+        rows.iter().try_for_each(|(what, count)| writeln!(f, "  {what:<37}{count:>8}"))?;
+        writeln!(
+            f,
+            "  {:<37}{:>6.1} s",
+            "longest without a commit: a partition",
+            self.silence.as_secs_f64()
+        )
     }
 }

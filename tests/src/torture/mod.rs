@@ -6,6 +6,7 @@
 
 mod coverage;
 mod dice;
+mod gates;
 mod ledger;
 mod mixed;
 mod nemesis;
@@ -14,12 +15,14 @@ mod schedule;
 mod session;
 mod slot;
 mod victims;
+mod zombies;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
 pub use coverage::Coverage;
+pub use gates::gaps;
 pub use mixed::Plan;
 pub use nemesis::{ALL, Nemesis};
 pub use run::{Outcome, Servers, Torture, Wires, torture};

@@ -62,7 +62,7 @@ pub struct Torture<'a> {
 }
 
 /// What happened.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// What hit.
     pub tally: Tally,
@@ -76,6 +76,12 @@ pub struct Outcome {
     pub agreed: Option<Agreed>,
     /// What the segments of the input hold that no reader gets.
     pub holes: Holes,
+    /// Transactions that the coordinator ended because of their time-out.
+    pub expired: usize,
+    /// Records of the input that ask for nothing.
+    pub filtered: usize,
+    /// Records of the input that ask for a dead letter.
+    pub dead: usize,
     /// What all copiers wrote about themselves.
     pub trail: Trail,
     /// How long healing took.
@@ -144,16 +150,7 @@ pub async fn torture(run: &Torture<'_>, orders: Vec<Orders>) -> Result<Outcome> 
         tally = tally.and(slot.tally);
     }
     trail.events.extend(victims.trail()?.events);
-    Ok(Outcome {
-        tally,
-        moments,
-        watched: None,
-        read_twice: None,
-        agreed: None,
-        holes: Holes::default(),
-        trail,
-        healed,
-    })
+    Ok(Outcome { tally, moments, trail, healed, ..Outcome::default() })
 }
 
 /// Input comes in over the whole time.

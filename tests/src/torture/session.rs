@@ -173,6 +173,8 @@ impl Session {
         if let Some(agreed) = outcome.agreed {
             println!("segments: {agreed}");
         }
+        (outcome.filtered, outcome.dead) = (wanted.filtered(), compared.dead);
+        outcome.expired = self.kafka.expired().await?;
         outcome.holes = holes(&self.kafka, &self.scene).await.context("segments of the input")?;
         if !matches!(self.scene.store, Store::Kafka(_)) {
             let moments = watched(&outcome.moments, &wanted).map_err(anyhow::Error::msg)?;

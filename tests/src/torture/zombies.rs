@@ -1,0 +1,72 @@
+//! What several copiers did to one partition, side by side: their evidence shares one clock.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::fleet::{Event, Trail};
+
+/// Commits that were not stored, of a process for a partition that another had claimed since.
+pub(super) fn tried(trail: &Trail) -> usize {
+    let mut claims: HashMap<&str, Vec<(u64, u32)>> = HashMap::new();
+    for event in trail.all("claim").chain(trail.all("start")) {
+        if let Some(partition) = &event.partition {
+            claims.entry(partition).or_default().push((event.ns, event.pid));
+        }
+    }
+    let overtaken = |event: &&Event| {
+        event.spans.iter().any(|span| {
+            let claims = claims.get(span.partition.as_str()).map_or(&[][..], Vec::as_slice);
+            let before = claims.iter().filter(|(ns, _)| *ns < event.ns);
+            let own = before.clone().filter(|(_, pid)| *pid == event.pid).map(|(ns, _)| *ns).max();
+            let others = before.filter(|(_, pid)| *pid != event.pid).map(|(ns, _)| *ns).max();
+            own < others
+        })
+    };
+    let failed = trail.all("commit").filter(|event| event.fate.as_deref() != Some("committed"));
+    failed.filter(overtaken).count()
+}
+
+/// The longest time between two commits of one partition.
+pub(super) fn longest_silence(trail: &Trail) -> Duration {
+    let mut commits: Vec<_> = trail
+        .all("commit")
+        .filter(|event| event.fate.as_deref() == Some("committed"))
+        .flat_map(|event| event.spans.iter().map(|span| (span.partition.as_str(), event.ns)))
+        .collect();
+    commits.sort_unstable();
+    let pairs = commits.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+    Duration::from_nanos(pairs.map(|pair| pair[1].1 - pair[0].1).max().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::parse_trail;
+
+    fn trail(lines: &[&str]) -> Trail {
+        parse_trail(&lines.join("\n")).expect("evidence")
+    }
+
+    const CLAIM_1: &str = r#"{"event":"claim","pid":1,"ns":1,"partition":"t/0"}"#;
+    const CLAIM_2: &str = r#"{"event":"claim","pid":2,"ns":5,"partition":"t/0"}"#;
+
+    fn commit(fate: &str, ns: u64) -> String {
+        let span = r#"{"partition":"t/0","epoch":1,"first":0,"next":1}"#;
+        format!(r#"{{"event":"commit","fate":"{fate}","pid":1,"ns":{ns},"spans":[{span}]}}"#)
+    }
+
+    #[test]
+    fn who_fails_after_a_claim_of_another_is_a_zombie() {
+        assert_eq!(tried(&trail(&[CLAIM_1, CLAIM_2, &commit("fenced", 6)])), 1);
+        assert_eq!(tried(&trail(&[CLAIM_1, CLAIM_2, &commit("committed", 6)])), 0);
+        assert_eq!(tried(&trail(&[CLAIM_1, CLAIM_2, &commit("aborted", 3)])), 0);
+        let again = CLAIM_1.replace("\"ns\":1", "\"ns\":7");
+        assert_eq!(tried(&trail(&[CLAIM_1, CLAIM_2, &again, &commit("aborted", 8)])), 0);
+    }
+
+    #[test]
+    fn silence_is_what_lies_between_two_commits() {
+        let lines = [commit("committed", 2), commit("aborted", 5), commit("committed", 9)];
+        assert_eq!(longest_silence(&trail(&lines.each_ref().map(String::as_str))).as_nanos(), 7);
+    }
+}
