@@ -169,9 +169,25 @@ impl Scene {
     /// # Errors
     /// When the server does not answer.
     pub async fn is_done(&self) -> Result<bool> {
-        let topics: Vec<_> = self.input.split(',').collect();
-        let ends = read_ends(&self.client, &topics).await?;
+        let ends = self.ends().await?;
         Ok(self.stored(&ends).await? == ends)
+    }
+
+    /// The ends of all partitions of the input.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn ends(&self) -> Result<BTreeMap<Partition, i64>> {
+        let topics: Vec<_> = self.input.split(',').collect();
+        read_ends(&self.client, &topics).await
+    }
+
+    /// Progress as it stands, of those partitions that have any.
+    ///
+    /// # Errors
+    /// When a server does not answer.
+    pub async fn progress_now(&self) -> Result<BTreeMap<Partition, i64>> {
+        self.stored(&self.ends().await?).await
     }
 
     /// Progress of these partitions.

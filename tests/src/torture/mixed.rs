@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::dice::Slots;
-use super::{EXPIRED, Fault, Nemesis, STOPPED, Schedule};
+use super::{Deed, EXPIRED, Fault, Nemesis, STOPPED, Schedule};
 use crate::wire::{Act, Mode};
 
 /// How long one choice of faults holds.
@@ -104,6 +104,12 @@ impl Draw {
             Nemesis::Topic if self.grown < GROWTH_MAX => {
                 self.grown += 1;
                 Fault::Grow
+            }
+            Nemesis::Delete => Fault::DeleteRecords { partition: self.dice.usize(..64) },
+            Nemesis::Operator => {
+                let deeds = [Deed::Offsets { forward: self.dice.bool() }, Deed::Group, Deed::Quota];
+                let deed = *self.dice.choice(&deeds).expect("three");
+                Fault::Operate { deed, length: self.millis(1_000..8_000) }
             }
             Nemesis::Hanging | Nemesis::Topic => Fault::Hang { length: self.millis(1_000..8_000) },
         };

@@ -38,10 +38,14 @@ pub enum Nemesis {
     Hanging,
     /// The input gets another partition.
     Topic,
+    /// Records of the input that are done are deleted.
+    Delete,
+    /// An operator moves the group's offsets, deletes the group, or throttles all clients.
+    Operator,
 }
 
 /// Everything there is.
-pub const ALL: [Nemesis; 15] = [
+pub const ALL: [Nemesis; 17] = [
     Nemesis::Kill,
     Nemesis::Stop,
     Nemesis::Expiry,
@@ -57,6 +61,8 @@ pub const ALL: [Nemesis; 15] = [
     Nemesis::Burn,
     Nemesis::Hanging,
     Nemesis::Topic,
+    Nemesis::Delete,
+    Nemesis::Operator,
 ];
 
 impl Nemesis {
@@ -79,6 +85,8 @@ impl Nemesis {
             Self::Burn => "burn",
             Self::Hanging => "hanging",
             Self::Topic => "topic",
+            Self::Delete => "delete",
+            Self::Operator => "operator",
         }
     }
 

@@ -7,10 +7,11 @@ use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use tokio::time::sleep;
 
+use super::operator::Kept;
 use super::slot::{END_MAX, Slot};
 use super::victims::Victims;
 use super::{Schedule, Tally, Victim};
-use crate::audit::{Moment, Watched};
+use crate::audit::{Input, Moment, Watched};
 use crate::fleet::{Mix, Orders, Scene, Trail, generate, produce};
 use crate::readers::{Look, Watch};
 use crate::segments::{Agreed, Holes};
@@ -68,7 +69,9 @@ pub struct Outcome {
     pub tally: Tally,
     /// What the store showed every second while things broke, if it can show one moment of itself.
     pub moments: Vec<Moment>,
-    /// What of that was compared, if there is a store to look at.
+    /// Records of the input that were deleted meanwhile.
+    pub deleted: Vec<Input>,
+    /// What of the moments was compared, if there is a store to look at.
     pub watched: Option<Watched>,
     /// Records of the input that Kafka's own consumer read as our client did, if it could be asked.
     pub read_twice: Option<usize>,
@@ -132,7 +135,8 @@ pub async fn torture(run: &Torture<'_>, orders: Vec<Orders>) -> Result<Outcome> 
         .into_iter()
         .enumerate()
         .map(|(number, slot)| slot.suffer(start, run.schedule.for_victim(Victim::Copier(number))));
-    let victims = Victims { run, start, stranger: orders.first().cloned() };
+    let (stranger, kept) = (orders.first().cloned(), Kept::default());
+    let victims = Victims { run, start, stranger, kept };
     let (slots, others, moments, ()) = tokio::try_join!(
         try_join_all(suffering),
         victims.suffer(orders.len()),
@@ -150,7 +154,8 @@ pub async fn torture(run: &Torture<'_>, orders: Vec<Orders>) -> Result<Outcome> 
         tally = tally.and(slot.tally);
     }
     trail.events.extend(victims.trail()?.events);
-    Ok(Outcome { tally, moments, trail, healed, ..Outcome::default() })
+    let deleted = victims.kept.into_records();
+    Ok(Outcome { tally, moments, deleted, trail, healed, ..Outcome::default() })
 }
 
 /// Input comes in over the whole time.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::dice::Slots;
-use super::{EXPIRED, Nemesis, STOPPED};
+use super::{Deed, EXPIRED, Nemesis, STOPPED};
 use crate::wire::{Act, Mode};
 
 /// Something to break.
@@ -92,6 +92,18 @@ pub enum Fault {
     },
     /// The input gets one more partition, with records.
     Grow,
+    /// Records of a partition that are done are deleted.
+    DeleteRecords {
+        /// Which one of those that have progress.
+        partition: usize,
+    },
+    /// An operator does something.
+    Operate {
+        /// What. Where progress is the group's, it is a quota whatever this says.
+        deed: Deed,
+        /// How long it holds, if it ends.
+        length: Duration,
+    },
 }
 
 /// Who suffers a fault. One of them suffers one fault at a time; different ones suffer at once.
@@ -109,6 +121,8 @@ pub enum Victim {
     Group,
     /// The input.
     Input,
+    /// Nobody: an operator acts.
+    Operator,
     /// The machine.
     Machine,
 }
@@ -132,6 +146,8 @@ impl Fault {
             Self::Storm { .. } => Nemesis::Storm,
             Self::Hang { .. } => Nemesis::Hanging,
             Self::Grow => Nemesis::Topic,
+            Self::DeleteRecords { .. } => Nemesis::Delete,
+            Self::Operate { .. } => Nemesis::Operator,
             Self::Burn { .. } => Nemesis::Burn,
         }
     }
@@ -149,6 +165,7 @@ impl Fault {
             Self::KillDatabase { .. } | Self::EndBackends => Victim::Database,
             Self::Storm { .. } => Victim::Group,
             Self::Hang { .. } | Self::Grow => Victim::Input,
+            Self::DeleteRecords { .. } | Self::Operate { .. } => Victim::Operator,
             Self::Burn { .. } => Victim::Machine,
         }
     }
@@ -178,6 +195,8 @@ impl fmt::Display for Fault {
             Self::Burn { length } => write!(f, "no processor is free for {length:?}"),
             Self::Hang { length } => write!(f, "a foreign transaction is open for {length:?}"),
             Self::Grow => f.write_str("one more partition"),
+            Self::DeleteRecords { partition } => write!(f, "delete what is done of {partition}"),
+            Self::Operate { deed, length } => write!(f, "an operator: {deed:?}, {length:?}"),
         }
     }
 }

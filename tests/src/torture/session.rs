@@ -1,5 +1,6 @@
 //! One run from its servers to its verdict.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{Outcome, SESSION, Schedule, Servers, Torture, Wires, ledger, torture};
-use crate::audit::{Compared, Evidence, Rules, Wanted, audit, watched};
+use crate::audit::{Compared, Evidence, Input, Rules, Wanted, audit, watched};
 use crate::fleet::{Orders, Scene, Store};
 use crate::readers::agrees_with_java;
 use crate::segments::{holes, transactions_agree};
@@ -162,9 +163,10 @@ impl Session {
     }
 
     async fn judge(&self, outcome: &mut Outcome, records: usize) -> Result<Compared> {
-        let (evidence, order) = self.scene.evidence().await.context("read back")?;
+        let (mut evidence, order) = self.scene.evidence().await.context("read back")?;
         let rules = Rules { retries: 2, order, ..Rules::default() };
         outcome.read_twice = self.read_again(&evidence)?;
+        add_deleted(&mut evidence, std::mem::take(&mut outcome.deleted));
         let compared = audit(&evidence, &rules).exactly_once().map_err(anyhow::Error::msg)?;
         ensure!(compared.inputs >= records, "only {} of {records} came in", compared.inputs);
         let wanted = Wanted::of(&evidence.inputs, &rules);
@@ -236,6 +238,22 @@ impl Session {
         println!("{name}: order {order}, {}", if named { "named" } else { "no name" });
         Ok(if named { orders.flag("--instance", name) } else { orders })
     }
+}
+
+/// What an operator has deleted is input all the same. A broker that was killed may have forgotten that it was.
+fn add_deleted(evidence: &mut Evidence, deleted: Vec<Input>) {
+    let mut first: HashMap<i32, i64> = HashMap::new();
+    for input in &evidence.inputs {
+        let first = first.entry(input.partition.1).or_insert(input.offset);
+        *first = input.offset.min(*first);
+    }
+    let there =
+        |input: &Input| first.get(&input.partition.1).is_some_and(|first| *first <= input.offset);
+    let gone: Vec<_> = deleted.into_iter().filter(|input| !there(input)).collect();
+    if !gone.is_empty() {
+        println!("input: {} records had been deleted", gone.len());
+    }
+    evidence.inputs.extend(gone);
 }
 
 /// `host:port` of a database's URL.

@@ -1,4 +1,4 @@
-//! What breaks around the copiers: servers, wires, the group, the input, the machine.
+//! What breaks around the copiers: servers, wires, the group, the input, the machine; and what an operator does.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
+use super::operator::Kept;
 use super::run::Torture;
 use super::slot::END_MAX;
 use super::{Fault, Tally, Victim};
@@ -31,13 +32,21 @@ pub(super) struct Victims<'a> {
     pub(super) start: Instant,
     /// How another copier is started.
     pub(super) stranger: Option<Orders>,
+    /// What an operator has deleted.
+    pub(super) kept: Kept,
 }
 
 impl Victims<'_> {
     /// All of them suffer, side by side.
     pub(super) async fn suffer(&self, copiers: usize) -> Result<Tally> {
-        let others =
-            [Victim::Broker, Victim::Database, Victim::Group, Victim::Input, Victim::Machine];
+        let others = [
+            Victim::Broker,
+            Victim::Database,
+            Victim::Group,
+            Victim::Input,
+            Victim::Machine,
+            Victim::Operator,
+        ];
         let all = (0..copiers).map(Victim::Wires).chain(others);
         let tallies = try_join_all(all.map(|victim| self.one(victim))).await?;
         Ok(tallies.into_iter().fold(Tally::default(), Tally::and))
@@ -76,6 +85,8 @@ impl Victims<'_> {
             Fault::Burn { length } => burn(length).boxed_local(),
             Fault::Hang { length } => self.hang(length).boxed_local(),
             Fault::Grow => self.grow().boxed_local(),
+            Fault::DeleteRecords { partition } => self.delete_records(partition).boxed_local(),
+            Fault::Operate { deed, length } => self.operate(deed, length).boxed_local(),
             other => async move { bail!("{other} is a copier's") }.boxed_local(),
         }
     }
