@@ -1,14 +1,17 @@
 //! Answers that are lost, and requests that arrive late: the moments in which a client cannot know whether its commit
 //! was carried out, on real servers, one at a time and with calm afterwards.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
-use tidegate_tests::fleet::staged::{SOON, commits, copier, feed, finish, slow};
+use tidegate_tests::audit::Wanted;
+use tidegate_tests::fleet::staged::{SOON, commits, copier, feed, finish, rules, slow};
 use tidegate_tests::fleet::{Feed, Mix, Orders, Scene, Store, generate};
+use tidegate_tests::segments::transactions_agree;
 use tidegate_tests::servers::{self, Kafka, KafkaOptions, unique};
-use tidegate_tests::wire::{Act, Protocol, What, Wire, api};
+use tidegate_tests::wire::{Act, Protocol, Trap, What, Wire, api};
 
 const COPIER: &str = env!("CARGO_BIN_EXE_copier");
 const PARTITIONS: i32 = 4;
@@ -219,6 +222,60 @@ async fn records_that_arrive_late_are_not_stored_beside_their_repetition() -> Re
     }
     feed.end().await?;
     finish(&scene, vec![running]).await?;
+    scene.passed();
+    Ok(())
+}
+
+/// Holds everything that is produced, however often it is sent again, until the client has given its transaction up.
+async fn held_until_given_up(wire: &Wire) -> Result<Vec<Arc<Trap>>> {
+    let mut held = Vec::new();
+    let given_up = wire.trap(Act::Pass, |what| {
+        matches!(what, What::Kafka { api: api::END_TXN, commits: false })
+            || what.is_api(api::INIT_PRODUCER_ID)
+    });
+    loop {
+        let trap = wire.trap(Act::Hold, |what| what.is_api(api::PRODUCE));
+        tokio::select! {
+            hit = trap.hit(SOON) => hit?,
+            hit = given_up.hit(SOON) => {
+                trap.disarm();
+                hit?;
+                return Ok(held);
+            }
+        }
+        held.push(trap);
+    }
+}
+
+#[tokio::test]
+async fn records_that_arrive_after_their_transaction_was_aborted_are_not_part_of_the_next()
+-> Result<()> {
+    let Stage { kafka, scene, mut orders, feed } = stage(28).await?;
+    let wire = kafka.wire(0);
+    let mut running = orders.start()?;
+    for round in 0..2 {
+        let before = orders.committed()?;
+        commits(&mut running, &orders, before + 2).await?;
+        let held = held_until_given_up(wire).await?;
+        ensure!(!held.is_empty(), "nothing was held, round {round}");
+        wire.trap(Act::Pass, |what| what.is_api(api::ADD_PARTITIONS_TO_TXN)).hit(SOON).await?;
+        held.iter().for_each(|trap| trap.open());
+        let before = orders.committed()?;
+        commits(&mut running, &orders, before + 2)
+            .await
+            .with_context(|| format!("beside late records, round {round}"))?;
+    }
+    feed.end().await?;
+    finish(&scene, vec![running]).await?;
+    let trail = orders.trail()?;
+    let given_up = trail.fates("in_doubt") + trail.fates("aborted");
+    ensure!(given_up >= 2, "only {given_up} transactions were given up");
+    let (evidence, _) = scene.evidence().await?;
+    let wanted = Wanted::of(&evidence.inputs, &rules());
+    let agreed = transactions_agree(&kafka, &scene, &evidence, &wanted).await?;
+    let agreed = agreed.context("there are topics")?;
+    ensure!(agreed.committed > 0, "no transaction was compared");
+    println!("{given_up} given up; {agreed}");
     scene.passed();
     Ok(())
 }

@@ -53,8 +53,18 @@ impl Mix {
 /// So many records for so many partitions. A key lives in one partition; null keys and the empty key are everywhere.
 #[must_use]
 pub fn generate(seed: u64, count: usize, partitions: i32, mix: Mix) -> Vec<Planned> {
+    stream(seed, count, partitions, mix).collect()
+}
+
+/// As [`generate`], one record at a time: a long run does not hold all of them.
+pub fn stream(
+    seed: u64,
+    count: usize,
+    partitions: i32,
+    mix: Mix,
+) -> impl Iterator<Item = Planned> + Send + 'static {
     let mut dice = fastrand::Rng::with_seed(seed);
-    (0..count).map(|number| record(&mut dice, number, partitions, mix)).collect()
+    (0..count).map(move |number| record(&mut dice, number, partitions, mix))
 }
 
 fn record(dice: &mut fastrand::Rng, number: usize, partitions: i32, mix: Mix) -> Planned {
@@ -93,7 +103,7 @@ fn record(dice: &mut fastrand::Rng, number: usize, partitions: i32, mix: Mix) ->
 pub async fn produce(
     client: &ClientConfig,
     topic: &str,
-    records: Vec<Planned>,
+    records: impl IntoIterator<Item = Planned, IntoIter: Send + 'static>,
     rate: u32,
 ) -> Result<()> {
     Feed::start(client, topic, records, rate).all().await
@@ -109,8 +119,14 @@ pub struct Feed {
 impl Feed {
     /// Begins to produce, so many records a second, or as fast as it goes with a rate of 0.
     #[must_use]
-    pub fn start(client: &ClientConfig, topic: &str, records: Vec<Planned>, rate: u32) -> Self {
+    pub fn start(
+        client: &ClientConfig,
+        topic: &str,
+        records: impl IntoIterator<Item = Planned, IntoIter: Send + 'static>,
+        rate: u32,
+    ) -> Self {
         let goes_on = Arc::new(AtomicBool::new(true));
+        let records = records.into_iter();
         let task = feed(client.clone(), topic.to_owned(), records, rate, Arc::clone(&goes_on));
         Self { goes_on, task }
     }
@@ -142,7 +158,7 @@ impl Drop for Feed {
 fn feed(
     mut client: ClientConfig,
     topic: String,
-    records: Vec<Planned>,
+    records: impl Iterator<Item = Planned> + Send + 'static,
     rate: u32,
     goes_on: Arc<AtomicBool>,
 ) -> JoinHandle<Result<()>> {
@@ -155,7 +171,7 @@ fn feed(
         let producer: Sender = client.create_with_context(refused.clone())?;
         let start = Instant::now();
         let goes_on = || goes_on.load(Ordering::Relaxed);
-        for (number, record) in records.iter().enumerate().take_while(|_| goes_on()) {
+        for (number, record) in records.enumerate().take_while(|_| goes_on()) {
             if rate > 0 {
                 let due = Duration::from_secs_f64(number as f64 / f64::from(rate));
                 if let Some(early) =
@@ -164,7 +180,7 @@ fn feed(
                     std::thread::sleep(early);
                 }
             }
-            send(&producer, &topic, record)?;
+            send(&producer, &topic, &record)?;
         }
         producer.flush(PATIENCE).context("not everything could be produced")?;
         let refused = refused.0.lock().unwrap_or_else(PoisonError::into_inner);

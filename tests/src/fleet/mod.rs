@@ -19,7 +19,7 @@ use crate::servers::process::signal;
 use crate::servers::supervisor;
 
 pub use evidence::{Event, Trail, parse_trail};
-pub use load::{Feed, Mix, Planned, generate, produce};
+pub use load::{Feed, Mix, Planned, generate, produce, stream};
 pub use scene::{Progress, Scene, Store};
 
 /// A copier's command line, to be started once or many times.

@@ -12,7 +12,7 @@ use super::slot::{END_MAX, Slot};
 use super::victims::Victims;
 use super::{Schedule, Tally, Victim};
 use crate::audit::{Input, Moment, Watched};
-use crate::fleet::{Mix, Orders, Scene, Trail, generate, produce};
+use crate::fleet::{Mix, Orders, Scene, Trail, produce, stream};
 use crate::readers::{Look, Watch};
 use crate::segments::{Agreed, Holes};
 use crate::servers::{Kafka, Postgres};
@@ -160,7 +160,7 @@ pub async fn torture(run: &Torture<'_>, orders: Vec<Orders>) -> Result<Outcome> 
 
 /// Input comes in over the whole time.
 async fn feed(run: &Torture<'_>) -> Result<()> {
-    let records = generate(run.seed, run.records, run.partitions, Mix::ALL);
+    let records = stream(run.seed, run.records, run.partitions, Mix::ALL);
     let rate = (run.records as f64 / run.over.as_secs_f64()).ceil() as u32;
     produce(run.scene.client(), &run.scene.input, records, rate).await
 }
