@@ -1,6 +1,6 @@
 //! The comparison, both ways: everything expected is there once, and everything there is expected.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::report::{name, place};
 use super::{
@@ -40,12 +40,12 @@ fn read_log<'a>(evidence: &'a Evidence, rules: &Rules, report: &mut Report) -> L
     log
 }
 
-/// Outputs by record: how often each number was seen.
-type Seen<'a> = HashMap<(&'a Partition, i64), BTreeMap<i32, u32>>;
+/// How often each output was seen.
+type Seen<'a> = HashMap<(&'a Partition, i64, i32), u32>;
 
 /// Every output has a record that asks for it, and that record's bytes.
 fn check_outputs<'a>(evidence: &'a Evidence, log: &Log<'_>, report: &mut Report) -> Seen<'a> {
-    let mut seen = Seen::new();
+    let mut seen = Seen::with_capacity(evidence.outputs.len());
     for output in &evidence.outputs {
         let (partition, offset, i) = &output.source;
         match log.get(&(partition, *offset)) {
@@ -66,7 +66,7 @@ fn check_outputs<'a>(evidence: &'a Evidence, log: &Log<'_>, report: &mut Report)
             None => report
                 .add(Finding::Phantom, format_args!("{}, of no record", place(&output.source))),
         }
-        let times = seen.entry((partition, *offset)).or_default().entry(*i).or_default();
+        let times = seen.entry((partition, *offset, *i)).or_default();
         *times += 1;
         if *times > 1 {
             report.add(
@@ -106,7 +106,7 @@ fn check_dead<'a>(
             None => report
                 .add(Finding::DeadPhantom, format_args!("{}, of no record", place(&letter.source))),
         }
-        let times = seen.entry((partition, *offset)).or_default().entry(0).or_default();
+        let times = seen.entry((partition, *offset, 0)).or_default();
         *times += 1;
         if *times > 1 {
             report.add(Finding::DeadTwice, place(&letter.source));
@@ -131,21 +131,20 @@ fn check_complete(
             continue;
         }
         report.compared.done += 1;
-        let there = shown.get(&(*partition, *offset));
         match wanted {
             Expected::Copies(copies) => {
-                let missing = |i: &i32| there.is_none_or(|there| !there.contains_key(i));
+                let missing = |i: &i32| !shown.contains_key(&(*partition, *offset, *i));
                 for i in (0..i32::try_from(*copies).unwrap_or(i32::MAX)).filter(missing) {
                     report.add(Finding::Lost, format_args!("{}/{offset}/{i}", name(partition)));
                 }
             }
-            Expected::Dead if !dead.contains_key(&(*partition, *offset)) => {
+            Expected::Dead if !dead.contains_key(&(*partition, *offset, 0)) => {
                 report.add(Finding::DeadMissing, format_args!("{}/{offset}", name(partition)));
             }
             Expected::Dead => {}
         }
     }
-    for (partition, offset) in shown.keys().chain(dead.keys()) {
+    for (partition, offset, _) in shown.keys().chain(dead.keys()) {
         if !passed(partition, *offset) {
             report.add(Finding::Ahead, format_args!("{}/{offset}", name(partition)));
         }

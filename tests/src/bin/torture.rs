@@ -32,8 +32,8 @@ struct Args {
     /// What may break; everything that applies unless given.
     #[arg(long, value_delimiter = ',')]
     nemesis: Vec<Nemesis>,
-    /// Records of the input a second.
-    #[arg(long, default_value_t = 1500)]
+    /// Records of the input a second. Half an hour of them makes a million and a half.
+    #[arg(long, default_value_t = 800)]
     rate: usize,
     /// Copiers.
     #[arg(long, default_value_t = 3)]

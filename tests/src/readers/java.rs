@@ -121,7 +121,7 @@ pub fn agrees_with_java<'a>(
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn read_by_java(
+pub async fn read_by_java(
     kafka: &Kafka,
     topic: &str,
     partition: i32,
@@ -129,11 +129,14 @@ pub fn read_by_java(
 ) -> Result<Option<Vec<Input>>> {
     let part = [partition.to_string(), before.to_string()];
     let Some(mut reading) = Reading::start(kafka, topic, &part)? else { return Ok(None) };
-    let mut records = Vec::new();
-    while let Some(record) = reading.next()? {
-        records.push(record);
-    }
-    Ok(Some(records))
+    let all = move || -> Result<Vec<Input>> {
+        let mut records = Vec::new();
+        while let Some(record) = reading.next()? {
+            records.push(record);
+        }
+        Ok(records)
+    };
+    Ok(Some(tokio::task::spawn_blocking(all).await??))
 }
 
 fn place(input: Option<&Input>) -> String {

@@ -137,8 +137,7 @@ impl Victims<'_> {
 
     async fn records_before(&self, partition: i32, next: i64) -> Result<Vec<Input>> {
         let (kafka, scene) = (self.run.servers.kafka, self.run.scene);
-        let read = || read_by_java(kafka, &scene.input, partition, next);
-        if let Some(records) = tokio::task::block_in_place(read)? {
+        if let Some(records) = read_by_java(kafka, &scene.input, partition, next).await? {
             return Ok(records);
         }
         let mut records = read_input(scene.client(), &[&scene.input]).await?.inputs;
