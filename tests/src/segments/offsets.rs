@@ -86,8 +86,10 @@ mod tests {
             marker(1, 0, 6, true),
         ];
         let found = moves(&log.concat(), "group").expect("whole");
-        let found: Vec<_> =
-            found.iter().map(|m| (m.at, m.by, m.next.values().copied().collect())).collect();
+        let found: Vec<_> = found
+            .iter()
+            .map(|m| (m.at, m.by, m.next.values().copied().collect::<Vec<_>>()))
+            .collect();
         assert_eq!(found, [(0, None, vec![Some(0)]), (6, Some((1, 0)), vec![Some(5)])]);
     }
 }
