@@ -216,7 +216,7 @@ async fn fed(kafka: &Kafka, cases: &[(i32, Case)]) -> Result<String> {
     kafka.create_topic(&input, 2, &[]).await?;
     let numbered = cases.iter().enumerate();
     let records = numbered.map(|(number, (partition, case))| planned(number, *partition, case));
-    produce(&kafka.client(), &input, records.collect(), 0).await?;
+    produce(&kafka.client(), &input, records.collect::<Vec<_>>(), 0).await?;
     Ok(input)
 }
 
