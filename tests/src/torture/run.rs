@@ -150,7 +150,7 @@ pub async fn torture(run: &Torture<'_>, orders: Vec<Orders>) -> Result<Outcome> 
     let mut trail = Trail::default();
     let mut tally = others;
     for slot in slots {
-        trail.events.extend(slot.orders().trail()?.events);
+        trail.events.extend(slot.orders().trail()?.slim().events);
         tally = tally.and(slot.tally);
     }
     trail.events.extend(victims.trail()?.events);
