@@ -43,6 +43,8 @@ pub struct Coverage {
     pub doubt_stored: usize,
     /// … which turned out not to be.
     pub doubt_not_stored: usize,
+    /// … which somebody else took over, or whose process ended before it knew.
+    pub doubt_left: usize,
     /// Cuts whose process died before it knew.
     pub open_cuts: usize,
     /// Producers that wrote, by number and epoch.
@@ -114,7 +116,8 @@ impl Coverage {
             in_doubt: trail.fates("in_doubt"),
             doubt_stored: resolved("committed"),
             doubt_not_stored: resolved("not_committed"),
-            open_cuts: trail.count("cut").saturating_sub(trail.count("commit")),
+            doubt_left: trail.fates("in_doubt").saturating_sub(trail.count("fate")),
+            open_cuts: zombies::open_cuts(trail),
             producers: outcome.agreed.map_or(0, |agreed| agreed.producers),
             aborted_parts: outcome.agreed.map_or(0, |agreed| agreed.aborted),
             markers: outcome.holes.markers,
@@ -146,6 +149,7 @@ impl fmt::Display for Coverage {
             ("commits in doubt", self.in_doubt),
             ("  resolved: stored", self.doubt_stored),
             ("  resolved: not stored", self.doubt_not_stored),
+            ("  taken over, or it ended before", self.doubt_left),
             ("cuts that a kill left open", self.open_cuts),
             ("producers that wrote", self.producers),
             ("aborted parts in the output", self.aborted_parts),

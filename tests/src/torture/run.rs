@@ -102,23 +102,11 @@ impl fmt::Display for Outcome {
         write!(f, "\ncommits: {}", fates.join(", "))?;
         let events = ["assign", "revoke", "lost", "claim", "dropped", "fate", "partition_failed"];
         let events = events.map(|event| format!("{} {event}", self.trail.count(event)));
-        write!(
-            f,
-            "\nevents: {}; cuts that a kill left open: {}",
-            events.join(", "),
-            self.open_cuts()
-        )?;
+        write!(f, "\nevents: {}", events.join(", "))?;
         for words in &self.tally.ended {
             write!(f, "\nended by itself: {words}")?;
         }
         Ok(())
-    }
-}
-
-impl Outcome {
-    /// Cuts whose process could not say how they ended.
-    fn open_cuts(&self) -> usize {
-        self.trail.count("cut").saturating_sub(self.trail.count("commit"))
     }
 }
 

@@ -26,6 +26,20 @@ pub(super) fn tried(trail: &Trail) -> usize {
     failed.filter(overtaken).count()
 }
 
+/// Processes whose last word is a cut: they were killed before they knew how it ended. A refused batch is committed
+/// again without another cut, so that cuts less commits would tell too few.
+pub(super) fn open_cuts(trail: &Trail) -> usize {
+    let mut last: HashMap<u32, (u64, bool)> = HashMap::new();
+    for event in &trail.events {
+        let is_cut = event.event == "cut";
+        if is_cut || event.event == "commit" {
+            let last = last.entry(event.pid).or_default();
+            *last = (event.ns, is_cut).max(*last);
+        }
+    }
+    last.values().filter(|(_, is_cut)| *is_cut).count()
+}
+
 /// The longest time between two commits of one partition.
 pub(super) fn longest_silence(trail: &Trail) -> Duration {
     let mut commits: Vec<_> = trail
@@ -62,6 +76,14 @@ mod tests {
         assert_eq!(tried(&trail(&[CLAIM_1, CLAIM_2, &commit("aborted", 3)])), 0);
         let again = CLAIM_1.replace("\"ns\":1", "\"ns\":7");
         assert_eq!(tried(&trail(&[CLAIM_1, CLAIM_2, &again, &commit("aborted", 8)])), 0);
+    }
+
+    #[test]
+    fn a_process_whose_last_word_is_a_cut_left_it_open() {
+        let cut = |pid: u32, ns: u64| format!(r#"{{"event":"cut","pid":{pid},"ns":{ns}}}"#);
+        let (aborted, committed) = (commit("aborted", 6), commit("committed", 7));
+        let lines = [cut(1, 5), aborted, committed, cut(2, 5), cut(3, 1)];
+        assert_eq!(open_cuts(&trail(&lines.each_ref().map(String::as_str))), 2);
     }
 
     #[test]
