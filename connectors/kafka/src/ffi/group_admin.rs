@@ -63,24 +63,12 @@ pub(crate) fn group_offsets<C: ClientContext>(
             return Ok(offsets);
         }
         let groups = sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count);
-        for index in 0..count {
-            let group = *groups.add(index);
-            look(sys::rd_kafka_group_result_error(group))?;
-            let list = sys::rd_kafka_group_result_partitions(group);
-            for index in 0..usize::try_from((*list).cnt).unwrap_or(0) {
-                let entry = (*list).elems.add(index);
-                let code: RDKafkaErrorCode = (*entry).err.into();
-                if code != RDKafkaErrorCode::NoError {
-                    let partition = text((*entry).topic);
-                    let text = format!("{partition}/{}: {code}", (*entry).partition);
-                    return Err(failure(code, text));
-                }
-                if let Some(offset) = Offset::try_new((*entry).offset) {
-                    let topic = text((*entry).topic);
-                    offsets.push((PartitionId::new(topic.as_str(), (*entry).partition), offset));
-                }
+        partitions(groups, count, |entry| {
+            if let Some(offset) = Offset::try_new(entry.offset) {
+                let topic = text(entry.topic);
+                offsets.push((PartitionId::new(topic.as_str(), entry.partition), offset));
             }
-        }
+        })?;
     }
     offsets.sort();
     Ok(offsets)
@@ -215,19 +203,36 @@ pub(crate) fn set_group_offsets<C: ClientContext>(
             return Ok(());
         }
         let groups = sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &mut count);
-        for index in 0..count {
+        partitions(groups, count, |_| {})
+    }
+}
+
+/// The partitions in the results of a request about groups, or the first error among them.
+///
+/// # Safety
+/// `groups` must point to `count` live results.
+unsafe fn partitions(
+    groups: *mut *const sys::rd_kafka_group_result_t,
+    count: usize,
+    mut each: impl FnMut(&sys::rd_kafka_topic_partition_t),
+) -> Result<(), Failure> {
+    for index in 0..count {
+        // SAFETY: the results are live by the caller's promise; each has a list of `cnt` entries.
+        let list = unsafe {
             let group = *groups.add(index);
             look(sys::rd_kafka_group_result_error(group))?;
-            let list = sys::rd_kafka_group_result_partitions(group);
-            for index in 0..usize::try_from((*list).cnt).unwrap_or(0) {
-                let entry = (*list).elems.add(index);
-                let code: RDKafkaErrorCode = (*entry).err.into();
-                if code != RDKafkaErrorCode::NoError {
-                    let partition = text((*entry).topic);
-                    let text = format!("{partition}/{}: {code}", (*entry).partition);
-                    return Err(failure(code, text));
-                }
+            &*sys::rd_kafka_group_result_partitions(group)
+        };
+        for index in 0..usize::try_from(list.cnt).unwrap_or(0) {
+            // SAFETY: as above.
+            let entry = unsafe { &*list.elems.add(index) };
+            let code: RDKafkaErrorCode = entry.err.into();
+            if code != RDKafkaErrorCode::NoError {
+                // SAFETY: the name belongs to the entry.
+                let topic = unsafe { text(entry.topic) };
+                return Err(failure(code, format!("{topic}/{}: {code}", entry.partition)));
             }
+            each(entry);
         }
     }
     Ok(())
