@@ -156,9 +156,10 @@ impl Admin {
     pub async fn group_assignments(&self, group: &str) -> Result<Vec<GroupMember>, Error> {
         let group = group.to_string();
         self.call(move |consumer| {
-            let members = patiently(|| ffi::group_members(consumer.client(), &group, ASK_MAX))
+            let described = patiently(|| ffi::describe_group(consumer.client(), &group, ASK_MAX))
                 .map_err(|failure| refused("members", &failure))?;
-            Ok(members.into_iter().map(|(id, partitions)| GroupMember { id, partitions }).collect())
+            let members = described.members.into_iter();
+            Ok(members.map(|(id, partitions)| GroupMember { id, partitions }).collect())
         })
         .await
     }

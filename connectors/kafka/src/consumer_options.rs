@@ -133,6 +133,13 @@ impl ConsumerOptions {
         Ok(config)
     }
 
+    /// The group, if its members have names under which they are given what they had before.
+    /// Under [`GroupProtocol::Consumer`] the broker finds what is left over by itself.
+    pub(crate) fn keeps_places(&self, context: &SourceContext) -> Option<String> {
+        let by_members = self.protocol == GroupProtocol::Classic && context.instance.is_some();
+        by_members.then(|| context.group.clone())
+    }
+
     fn set_protocol(&self, config: &mut ClientConfig) -> Result<(), Error> {
         if self.protocol == GroupProtocol::Consumer {
             let owned_by_broker = [

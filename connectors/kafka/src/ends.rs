@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
 use tidegate::record::{Offset, PartitionId};
-use tidegate::source::Position;
+use tidegate::source::{Position, SourceEvent};
 
 use crate::context::Consumer;
 use crate::ffi;
 use crate::helper::Helper;
-use crate::thread::{Command, Remote};
+use crate::metrics;
+use crate::thread::{Command, Reader, Remote};
 
 /// How long a question may take; the next one waits for it.
 const ASK_MAX: Duration = Duration::from_secs(2);
@@ -94,6 +95,35 @@ impl Ends {
     pub(crate) fn positions(&self) -> Vec<Position> {
         let ends = self.known.iter();
         ends.map(|(id, known)| Position { partition: id.clone(), next: known.end }).collect()
+    }
+}
+
+impl Reader {
+    /// Once a second: what was read, and where the logs end.
+    pub(crate) fn tell_ends(&mut self) {
+        if !self.meters.are_due() {
+            return;
+        }
+        self.meters.flush();
+        let read = self.partitions.values().filter(|partition| !partition.is_parked());
+        let standings: Vec<Standing> = read
+            .map(|partition| Standing {
+                id: partition.id.clone(),
+                next: partition.next(),
+                fetched: ffi::cached_high_watermark(&self.consumer, &partition.id),
+            })
+            .collect();
+        let silent = self.ends.look(&standings);
+        self.ends.ask(silent, &self.consumer, &self.helper, &self.remote);
+        let ends = self.ends.positions();
+        for end in &ends {
+            if let Some(partition) = self.partitions.get(&end.partition) {
+                metrics::lag(&end.partition, end.next.get() - partition.next().get());
+            }
+        }
+        if !ends.is_empty() {
+            self.events.send(SourceEvent::Ends(ends));
+        }
     }
 }
 

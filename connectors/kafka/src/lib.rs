@@ -76,6 +76,7 @@ mod meters;
 pub mod metrics;
 mod notes;
 mod offsets;
+mod orphans;
 mod outbox;
 mod partition;
 mod partitioner;

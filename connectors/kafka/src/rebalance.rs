@@ -322,6 +322,7 @@ impl Reader {
     fn end_rebalance(&mut self, kind: &'static str) {
         // Positions that could not be told before.
         self.position_due();
+        self.orphans.group_changed(Instant::now());
         metrics::rebalanced(kind, self.partitions.len());
         self.events.send(SourceEvent::GroupChanged);
     }

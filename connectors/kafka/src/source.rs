@@ -18,6 +18,7 @@ use crate::consumer_options::{ConsumerOptions, GroupProtocol, StartPolicy};
 use crate::context::{Consumer, Context};
 use crate::helper::Helper;
 use crate::offsets::ConsumerOffsets;
+use crate::orphans::Orphans;
 use crate::resolve::{self, Resolver};
 use crate::settings::Kafka;
 use crate::sink::KafkaSink;
@@ -264,8 +265,10 @@ impl Source for KafkaSource {
         let questions = Helper::start("tidegate-kafka-questions").map_err(no_thread)?;
         let group = Helper::start("tidegate-kafka-group").map_err(no_thread)?;
         let limits = Limits { drain_max: context.drain_max, claim_max: context.claim_max };
-        let remote = thread::start(Arc::clone(&consumer), questions.clone(), events, limits)
-            .map_err(no_thread)?;
+        let orphans = Orphans::new(self.options.keeps_places(context), context.drain_max);
+        let remote =
+            thread::start(Arc::clone(&consumer), questions.clone(), events, limits, orphans)
+                .map_err(no_thread)?;
 
         let (asked, subscription) = (Arc::clone(&consumer), self.subscription.clone());
         let start_max = context.start_max;

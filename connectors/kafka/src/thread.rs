@@ -21,14 +21,14 @@ use tokio::sync::oneshot;
 
 use crate::commits::{Commits, Reached};
 use crate::context::{Consumer, Heard};
-use crate::ends::{Ends, Standing};
+use crate::ends::Ends;
 use crate::error;
-use crate::ffi::{self, WakingQueue};
+use crate::ffi::WakingQueue;
 use crate::health::HealthWatch;
 use crate::helper::Helper;
 use crate::membership::{self, Membership, Scope};
 use crate::meters::Meters;
-use crate::metrics;
+use crate::orphans::{Look, Orphans};
 use crate::partition::Partition;
 use crate::rebalance::Rebalances;
 use crate::wake::{Sleeper, Waker};
@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Asked,
     /// The ends of logs that were asked for, as far as there was an answer.
     Ends(HashMap<PartitionId, Offset>),
+    /// What the group looks like from outside, after so many changes.
+    Looked(u64, Option<Look>),
     /// Leaves the group.
     Close(oneshot::Sender<()>),
 }
@@ -104,8 +106,9 @@ pub(crate) struct Reader {
     main: WakingQueue,
     commits: Commits,
     health: HealthWatch,
-    meters: Meters,
-    ends: Ends,
+    pub(crate) meters: Meters,
+    pub(crate) ends: Ends,
+    pub(crate) orphans: Orphans,
     /// Where among the partitions the next round begins.
     turns: usize,
     closing: Option<Closing>,
@@ -126,6 +129,7 @@ pub(crate) fn start(
     helper: Helper,
     events: EventSender,
     limits: Limits,
+    orphans: Orphans,
 ) -> std::io::Result<Remote> {
     let (sleeper, waker) = Sleeper::pair()?;
     let (sender, commands) = mpsc::channel();
@@ -140,6 +144,7 @@ pub(crate) fn start(
         health: HealthWatch::new(events.clone()),
         meters: Meters::default(),
         ends: Ends::default(),
+        orphans,
         rebalances: Rebalances::new(limits),
         partitions: HashMap::new(),
         turns: 0,
@@ -177,6 +182,7 @@ impl Reader {
             self.health.watch(&self.consumer, &self.helper, &self.remote);
             self.membership_changed();
             self.tell_ends();
+            self.orphans.watch(Instant::now(), &self.consumer, &self.helper, &self.remote);
             if !self.drain() {
                 self.sleeper.sleep(self.sleep_for());
             }
@@ -189,31 +195,8 @@ impl Reader {
         }
     }
 
-    /// Once a second: what was read, and where the logs end.
-    fn tell_ends(&mut self) {
-        if !self.meters.are_due() {
-            return;
-        }
-        self.meters.flush();
-        let read = self.partitions.values().filter(|partition| !partition.is_parked());
-        let standings: Vec<Standing> = read
-            .map(|partition| Standing {
-                id: partition.id.clone(),
-                next: partition.next(),
-                fetched: ffi::cached_high_watermark(&self.consumer, &partition.id),
-            })
-            .collect();
-        let silent = self.ends.look(&standings);
-        self.ends.ask(silent, &self.consumer, &self.helper, &self.remote);
-        let ends = self.ends.positions();
-        for end in &ends {
-            if let Some(partition) = self.partitions.get(&end.partition) {
-                metrics::lag(&end.partition, end.next.get() - partition.next().get());
-            }
-        }
-        if !ends.is_empty() {
-            self.events.send(SourceEvent::Ends(ends));
-        }
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.is_some()
     }
 
     fn is_over(&self) -> bool {
@@ -259,6 +242,7 @@ impl Reader {
             Command::Answered(topic) => self.health.answered(topic),
             Command::Asked => self.health.asked(),
             Command::Ends(ends) => self.ends.answered(ends),
+            Command::Looked(change, look) => self.looked(change, look),
             Command::Close(done) => self.close(Some(done)),
         }
     }
@@ -331,6 +315,7 @@ impl Reader {
     /// Tells the engine when librdkafka learned a newer generation, even without a rebalance.
     fn membership_changed(&mut self) {
         if self.rebalances.generation_changed(&self.consumer) {
+            self.orphans.group_changed(Instant::now());
             self.events.send(SourceEvent::GroupChanged);
         }
     }

@@ -6,6 +6,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::metadata::Metadata;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long a broker may take to answer one question. It is asked again, so this need not be long.
@@ -44,8 +45,8 @@ pub(super) async fn create_topic(
     Err(anyhow!("topic {name} was created, but not all of its partitions have a leader after 30 s"))
 }
 
-/// A setting of the broker as it runs.
-pub(super) async fn broker_setting(client: &ClientConfig, name: &str) -> Result<String> {
+/// Where the broker keeps its logs.
+pub(super) async fn log_dir(client: &ClientConfig) -> Result<PathBuf> {
     let brokers: Vec<i32> =
         metadata(client, None).await?.brokers().iter().map(|broker| broker.id()).collect();
     let broker = *brokers.first().context("there is no broker")?;
@@ -54,8 +55,10 @@ pub(super) async fn broker_setting(client: &ClientConfig, name: &str) -> Result<
     let answer = admin.describe_configs(&asked, &AdminOptions::new()).await?;
     let settings = answer.into_iter().next().context("no answer")?;
     let settings = settings.map_err(|error| anyhow!("broker {broker}: {error}"))?;
-    let found = settings.get(name).and_then(|setting| setting.value.clone());
-    found.with_context(|| format!("broker {broker} has no {name}"))
+    // Either may be set; the second one has a default.
+    let names = ["log.dirs", "log.dir"];
+    let found = names.iter().find_map(|name| settings.get(name)?.value.clone());
+    Ok(found.with_context(|| format!("broker {broker} does not say where its logs are"))?.into())
 }
 
 async fn has_leaders(client: &ClientConfig, name: &str, partitions: i32) -> bool {

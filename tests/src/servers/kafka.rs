@@ -8,7 +8,6 @@ use super::{admin, local, programs};
 use crate::wire::{Protocol, Wire};
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
-use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -297,8 +296,7 @@ impl Kafka {
     /// When it does not say so there, or the server is a shared one.
     pub async fn rewrite(&self, topic: &str, partition: i32, from: &str, to: &str) -> Result<()> {
         ensure!(from.len() == to.len(), "a log has no room for another length");
-        let dirs = admin::broker_setting(&self.client(), "log.dirs").await?;
-        let dir = Path::new(&dirs).join(format!("{topic}-{partition}"));
+        let dir = admin::log_dir(&self.client()).await?.join(format!("{topic}-{partition}"));
         let segment = dir.join("00000000000000000000.log");
         let bytes = self.nodes.broker.read(&segment).await?;
         let place = bytes.windows(from.len()).position(|window| window == from.as_bytes());
@@ -311,8 +309,7 @@ impl Kafka {
     /// # Errors
     /// When they cannot be read, or the server is a shared one.
     pub async fn segments(&self, topic: &str, partition: i32) -> Result<Vec<u8>> {
-        let dirs = admin::broker_setting(&self.client(), "log.dirs").await?;
-        let dir = Path::new(&dirs).join(format!("{topic}-{partition}"));
+        let dir = admin::log_dir(&self.client()).await?.join(format!("{topic}-{partition}"));
         let segments = self.nodes.broker.read_all(&dir, ".log").await;
         segments.with_context(|| format!("segments of {topic}-{partition}"))
     }

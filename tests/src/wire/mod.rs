@@ -55,12 +55,13 @@ pub enum What {
 }
 
 impl What {
-    /// Whether this ends a transaction that wrote into this table, or is such a transaction in one statement.
+    /// Whether this ends a transaction that wrote into this table and moved progress, or is such a transaction in one
+    /// statement. One that only names the table, such as the set-up that creates it, is none.
     #[must_use]
     pub fn commits_into(&self, table: &str) -> bool {
         let Self::Postgres { sql, transaction } = self else { return false };
-        let alone = sql.contains("next_offset") && transaction == sql;
-        (alone || sql.trim() == "COMMIT") && transaction.contains(table)
+        let ends = transaction == sql || sql.trim() == "COMMIT";
+        ends && transaction.contains("next_offset") && transaction.contains(table)
     }
 
     /// Whether this is a request to a broker with this number.

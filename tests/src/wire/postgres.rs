@@ -196,6 +196,10 @@ mod tests {
         let other = ["BEGIN\0", "UPDATE progress SET next_offset\0", "COMMIT\0"];
         let said = other.map(|sql| speech.requests(&message(b'Q', sql.as_bytes())).remove(0).what);
         assert!(!said.iter().any(|what| what.commits_into("copied")), "without results");
+
+        let setup = ["BEGIN\0", "CREATE TABLE IF NOT EXISTS copied\0", "COMMIT\0"];
+        let said = setup.map(|sql| speech.requests(&message(b'Q', sql.as_bytes())).remove(0).what);
+        assert!(!said.iter().any(|what| what.commits_into("copied")), "without progress");
     }
 
     #[test]

@@ -63,24 +63,12 @@ pub(crate) fn group_offsets<C: ClientContext>(
             return Ok(offsets);
         }
         let groups = sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count);
-        for index in 0..count {
-            let group = *groups.add(index);
-            look(sys::rd_kafka_group_result_error(group))?;
-            let list = sys::rd_kafka_group_result_partitions(group);
-            for index in 0..usize::try_from((*list).cnt).unwrap_or(0) {
-                let entry = (*list).elems.add(index);
-                let code: RDKafkaErrorCode = (*entry).err.into();
-                if code != RDKafkaErrorCode::NoError {
-                    let partition = text((*entry).topic);
-                    let text = format!("{partition}/{}: {code}", (*entry).partition);
-                    return Err(failure(code, text));
-                }
-                if let Some(offset) = Offset::try_new((*entry).offset) {
-                    let topic = text((*entry).topic);
-                    offsets.push((PartitionId::new(topic.as_str(), (*entry).partition), offset));
-                }
+        partitions(groups, count, |entry| {
+            if let Some(offset) = Offset::try_new(entry.offset) {
+                let topic = text(entry.topic);
+                offsets.push((PartitionId::new(topic.as_str(), entry.partition), offset));
             }
-        }
+        })?;
     }
     offsets.sort();
     Ok(offsets)
@@ -89,12 +77,21 @@ pub(crate) fn group_offsets<C: ClientContext>(
 /// A member's id and the partitions it was given.
 pub(crate) type Member = (String, Vec<PartitionId>);
 
+/// A group as its coordinator describes it.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    /// No rebalance is under way.
+    pub(crate) is_stable: bool,
+    /// Who is there.
+    pub(crate) members: Vec<Member>,
+}
+
 /// The members of a group, under either group protocol; one that does not exist has none.
-pub(crate) fn group_members<C: ClientContext>(
+pub(crate) fn describe_group<C: ClientContext>(
     client: &Client<C>,
     group: &str,
     timeout: Duration,
-) -> Result<Vec<Member>, Failure> {
+) -> Result<Group, Failure> {
     let group = c_string(group)?;
     let mut names = [group.as_ptr()];
     let answer = ask(
@@ -118,23 +115,29 @@ pub(crate) fn group_members<C: ClientContext>(
         let result = sys::rd_kafka_event_DescribeConsumerGroups_result(answer.as_ptr());
         let mut count = 0;
         if result.is_null() {
-            return Ok(Vec::new());
+            return Ok(Group::default());
         }
         let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
         if count == 0 {
-            return Ok(Vec::new());
+            return Ok(Group::default());
         }
         let group = *groups;
         match look(sys::rd_kafka_ConsumerGroupDescription_error(group)) {
-            Err(failure) if failure.code == RDKafkaErrorCode::GroupIdNotFound => Ok(Vec::new()),
+            Err(failure) if failure.code == RDKafkaErrorCode::GroupIdNotFound => {
+                Ok(Group::default())
+            }
             Err(failure) => Err(failure),
             Ok(()) => {
+                let stable =
+                    sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
                 let members = 0..sys::rd_kafka_ConsumerGroupDescription_member_count(group);
-                Ok(members
-                    .map(|index| {
-                        member(sys::rd_kafka_ConsumerGroupDescription_member(group, index))
-                    })
-                    .collect())
+                let members = members.map(|index| {
+                    member(sys::rd_kafka_ConsumerGroupDescription_member(group, index))
+                });
+                Ok(Group {
+                    is_stable: sys::rd_kafka_ConsumerGroupDescription_state(group) == stable,
+                    members: members.collect(),
+                })
             }
         }
     }
@@ -200,19 +203,36 @@ pub(crate) fn set_group_offsets<C: ClientContext>(
             return Ok(());
         }
         let groups = sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &mut count);
-        for index in 0..count {
+        partitions(groups, count, |_| {})
+    }
+}
+
+/// The partitions in the results of a request about groups, or the first error among them.
+///
+/// # Safety
+/// `groups` must point to `count` live results.
+unsafe fn partitions(
+    groups: *mut *const sys::rd_kafka_group_result_t,
+    count: usize,
+    mut each: impl FnMut(&sys::rd_kafka_topic_partition_t),
+) -> Result<(), Failure> {
+    for index in 0..count {
+        // SAFETY: the results are live by the caller's promise; each has a list of `cnt` entries.
+        let list = unsafe {
             let group = *groups.add(index);
             look(sys::rd_kafka_group_result_error(group))?;
-            let list = sys::rd_kafka_group_result_partitions(group);
-            for index in 0..usize::try_from((*list).cnt).unwrap_or(0) {
-                let entry = (*list).elems.add(index);
-                let code: RDKafkaErrorCode = (*entry).err.into();
-                if code != RDKafkaErrorCode::NoError {
-                    let partition = text((*entry).topic);
-                    let text = format!("{partition}/{}: {code}", (*entry).partition);
-                    return Err(failure(code, text));
-                }
+            &*sys::rd_kafka_group_result_partitions(group)
+        };
+        for index in 0..usize::try_from(list.cnt).unwrap_or(0) {
+            // SAFETY: as above.
+            let entry = unsafe { &*list.elems.add(index) };
+            let code: RDKafkaErrorCode = entry.err.into();
+            if code != RDKafkaErrorCode::NoError {
+                // SAFETY: the name belongs to the entry.
+                let topic = unsafe { text(entry.topic) };
+                return Err(failure(code, format!("{topic}/{}: {code}", entry.partition)));
             }
+            each(entry);
         }
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! Two members of one group: hand-over, positions across it, deadlines, namesakes.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate::record::PartitionId;
 use tidegate::sink::{CommitError, TransactionalSink};
@@ -287,6 +288,83 @@ async fn a_namesake_ends_the_member_it_takes_the_place_of_by_name() {
     // Closing does not hang after a fatal error, and neither does dropping.
     first.close().await;
     drop(second);
+}
+
+/// What a member was given and has not handed back.
+async fn follow(member: &mut Member, owned: &RefCell<BTreeSet<PartitionId>>) {
+    loop {
+        match member.event().await {
+            SourceEvent::Assigned(assignment) => {
+                owned
+                    .borrow_mut()
+                    .extend(assignment.partitions.iter().map(|a| a.partition.clone()));
+                member.answer(assignment, |_| 0);
+            }
+            SourceEvent::Revoked(revocation) => {
+                owned.borrow_mut().retain(|id| !revocation.partitions.contains(id));
+                revocation.answer();
+            }
+            SourceEvent::End { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A member with a name ends while it is to hand partitions over, and comes back before its session
+/// ends: the coordinator gives it what it was to keep, and what was withheld from the other one is
+/// nobody's. Nothing but a member that joins anew changes that.
+#[tokio::test]
+async fn partitions_left_over_by_an_interrupted_hand_over_get_a_member() {
+    let topic = topic("left-over", 4).await;
+    let group = unique("g");
+    let named = |name: &str| {
+        let mut context = source_context(&group);
+        context.instance = Some(name.into());
+        context.drain_max = Duration::from_secs(3);
+        context
+    };
+    let join = |name: &str| {
+        let (source, context) = (source(&topic, GroupProtocol::Classic), named(name));
+        async move { Member::join_with(source, &context).await }
+    };
+    let mut first = join("one").await;
+    let assignment = first.assigned().await;
+    assert_eq!(assignment.partitions.len(), 4);
+    first.answer(assignment, |_| 0);
+    let mut second = join("two").await;
+    let revocation = first.revoked().await;
+    assert_eq!(revocation.partitions.len(), 2);
+    // With a name it does not leave; while it ends it does not ask for the next rebalance either.
+    let settle_late = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        drop(revocation);
+    };
+    tokio::join!(first.close(), settle_late);
+    let mut first = join("one").await;
+    let (ones, twos) = (RefCell::new(BTreeSet::new()), RefCell::new(BTreeSet::new()));
+    let seen = async {
+        let begun = Instant::now();
+        let mut were_left_over = false;
+        loop {
+            let (one, two) = (ones.borrow().len(), twos.borrow().len());
+            // After the answer to the join, and before anybody looks.
+            were_left_over |= one == 2 && two == 0 && begun.elapsed() > Duration::from_secs(2);
+            if one == 2 && two == 2 {
+                return were_left_over;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{one} and {two} of 4 partitions have a member");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let were_left_over = tokio::select! {
+        were = seen => were,
+        () = follow(&mut first, &ones) => unreachable!("it follows for ever"),
+        () = follow(&mut second, &twos) => unreachable!("it follows for ever"),
+    };
+    assert!(were_left_over, "the hand-over was not interrupted: nothing was shown");
+    assert!(ones.borrow().is_disjoint(&twos.borrow()));
+    first.close().await;
+    second.close().await;
 }
 
 #[tokio::test]
