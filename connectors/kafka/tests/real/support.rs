@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 use tidegate::batch::{Batch, Finished, Outcome, Outputs, Span};
 use tidegate::record::{Epoch, Offset, PartitionId, RawRecord};
-use tidegate::sink::{ClaimRequest, DeadLetters, SinkContext, TransactionalSink};
+use tidegate::sink::{ClaimRequest, CommitError, DeadLetters, SinkContext, TransactionalSink};
 use tidegate::source::{
     Assignment, Chunk, Credit, EventSender, Revocation, Source, SourceContext, SourceEvent, Start,
 };
@@ -454,6 +454,27 @@ impl Copier {
             })
             .collect();
         claim(&mut self.sink, &requests).await
+    }
+
+    /// Commits. A doubt, which a slow machine brings by itself, is settled by a claim, as the
+    /// engine does.
+    pub(crate) async fn store(&mut self, batch: &Batch<Message>) {
+        for _ in 0..3 {
+            match self.sink.commit(batch).await {
+                Ok(()) => return,
+                Err(CommitError::InDoubt(cause)) => eprintln!("in doubt: {cause}"),
+                Err(other) => panic!("{other}"),
+            }
+            let spans = batch.spans().iter();
+            let requests: Vec<ClaimRequest> = spans
+                .map(|span| ClaimRequest { partition: span.partition.clone(), topic_id: None })
+                .collect();
+            let stored = claim(&mut self.sink, &requests).await;
+            if batch.spans().iter().all(|span| stored[&span.partition] == Some(span.next.get())) {
+                return;
+            }
+        }
+        panic!("in doubt again and again");
     }
 
     pub(crate) fn batch(&self, records: &[Arc<RawRecord>], first: i64) -> Batch<Message> {
