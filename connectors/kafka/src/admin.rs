@@ -156,10 +156,9 @@ impl Admin {
     pub async fn group_assignments(&self, group: &str) -> Result<Vec<GroupMember>, Error> {
         let group = group.to_string();
         self.call(move |consumer| {
-            let described = patiently(|| ffi::describe_group(consumer.client(), &group, ASK_MAX))
+            let members = patiently(|| ffi::group_members(consumer.client(), &group, ASK_MAX))
                 .map_err(|failure| refused("members", &failure))?;
-            let members = described.members.into_iter();
-            Ok(members.map(|(id, partitions)| GroupMember { id, partitions }).collect())
+            Ok(members.into_iter().map(|(id, partitions)| GroupMember { id, partitions }).collect())
         })
         .await
     }

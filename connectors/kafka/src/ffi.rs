@@ -29,7 +29,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 pub(crate) use admin::{describe_topics, has_false_controller, read_uncommitted_ends};
 pub(crate) use group::{CommitQueue, GroupMetadata};
-pub(crate) use group_admin::{Pending, describe_group, group_offsets, set_group_offsets};
+pub(crate) use group_admin::{Pending, group_members, group_offsets, set_group_offsets};
 #[cfg(feature = "testing")]
 pub(crate) use mock::set_initial_rebalance_delay;
 pub(crate) use produce::{

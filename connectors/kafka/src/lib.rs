@@ -65,6 +65,7 @@ mod context;
 mod ends;
 mod error;
 mod ffi;
+mod former;
 mod health;
 mod helper;
 mod keys;

@@ -40,6 +40,12 @@ pub(crate) fn check(
     if consumer.assignment_lost() {
         return Err("the assignment was lost".into());
     }
+    let mut metadata = Arc::new(GroupMetadata::of(consumer).ok_or("the consumer has no group")?);
+    if mutant::is("M17") {
+        static FIRST: OnceLock<Arc<GroupMetadata>> = OnceLock::new();
+        metadata = Arc::clone(FIRST.get_or_init(|| metadata));
+    }
+    let member = metadata.member();
     let mut owned = Vec::new();
     match scope {
         Scope::Spans(_) if mutant::is("M15") => {}
@@ -51,22 +57,24 @@ pub(crate) fn check(
                 if partition.epoch() != Some(span.epoch) {
                     return Err(format!("{} was repositioned meanwhile", span.partition));
                 }
+                // The group forgot the member that it was given to, and knows this one.
+                if *partition.member != *member {
+                    return Err(format!("{} was given to a former member", span.partition));
+                }
             }
         }
         Scope::Partitions(wanted) => owned.extend(
             wanted
                 .iter()
-                .filter(|id| partitions.contains_key(id) || incoming.contains(id))
+                .filter(|id| {
+                    let partition = partitions.get(id);
+                    partition.is_some_and(|it| *it.member == *member) || incoming.contains(id)
+                })
                 .cloned(),
         ),
     }
-    let mut metadata = Arc::new(GroupMetadata::of(consumer).ok_or("the consumer has no group")?);
-    if mutant::is("M17") {
-        static FIRST: OnceLock<Arc<GroupMetadata>> = OnceLock::new();
-        metadata = Arc::clone(FIRST.get_or_init(|| metadata));
-    }
     // With an empty member or a negative generation the broker would skip all fencing.
-    if metadata.member().is_empty() || metadata.generation() < 0 {
+    if member.is_empty() || metadata.generation() < 0 {
         return Err("the consumer is not a member of its group now".into());
     }
     Ok(Membership { metadata, owned })

@@ -16,7 +16,7 @@ use tidegate::Error;
 use tidegate::record::PartitionId;
 
 use crate::context::Consumer;
-use crate::ffi::{self, GroupMetadata};
+use crate::ffi::GroupMetadata;
 use crate::helper::Helper;
 use crate::thread::{Command, Reader, Remote};
 
@@ -150,16 +150,22 @@ impl Reader {
 
 /// What the coordinator and the brokers say; nothing while the group is not at rest.
 fn look(consumer: &Consumer, group: &str) -> Option<Look> {
-    let described = ffi::describe_group(consumer.client(), group, ASK_MAX)
-        .inspect_err(|failure| tracing::debug!(%failure, "the group is not known"))
+    // Not by the newer question of `Admin`: asked while its broker dies, librdkafka 2.12 ends the
+    // whole process by an assertion (rd_kafka_enq_once_del_source_return).
+    let listed = consumer
+        .fetch_group_list(Some(group), ASK_MAX)
+        .inspect_err(|error| tracing::debug!(%error, "the group is not known"))
         .ok()?;
+    let described = listed.groups().iter().find(|found| found.name() == group)?;
     let me = GroupMetadata::of(consumer)?.member();
-    if !described.is_stable || !described.members.iter().any(|(id, _)| *id == me) {
+    if described.state() != "Stable" || !described.members().iter().any(|m| m.id() == me) {
         return None;
     }
-    let rank = described.members.iter().filter(|(id, _)| *id < me).count();
-    let given: HashSet<&PartitionId> =
-        described.members.iter().flat_map(|(_, partitions)| partitions).collect();
+    let rank = described.members().iter().filter(|member| *member.id() < *me).count();
+    let mut given = HashSet::new();
+    for member in described.members() {
+        given.extend(assigned(member.assignment().unwrap_or_default())?);
+    }
     let mut orphans = Vec::new();
     for topic in topics(consumer).ok()? {
         let metadata = consumer.fetch_metadata(Some(&topic), ASK_MAX).ok()?;
@@ -169,6 +175,32 @@ fn look(consumer: &Consumer, group: &str) -> Option<Look> {
     }
     orphans.sort();
     Some(Look { rank: u32::try_from(rank).unwrap_or(u32::MAX), orphans })
+}
+
+/// The partitions in a member's assignment, as the consumers of a group write it: a version, then
+/// topics with their partitions; numbers have the network's order. Nothing if it says otherwise.
+fn assigned(mut bytes: &[u8]) -> Option<Vec<PartitionId>> {
+    fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = bytes.split_at_checked(count)?;
+        *bytes = rest;
+        Some(taken)
+    }
+    fn number(bytes: &mut &[u8]) -> Option<i32> {
+        Some(i32::from_be_bytes(take(bytes, 4)?.try_into().ok()?))
+    }
+    let mut partitions = Vec::new();
+    if bytes.is_empty() {
+        return Some(partitions);
+    }
+    take(&mut bytes, 2)?;
+    for _ in 0..number(&mut bytes)? {
+        let length = u16::from_be_bytes(take(&mut bytes, 2)?.try_into().ok()?);
+        let topic = std::str::from_utf8(take(&mut bytes, usize::from(length))?).ok()?;
+        for _ in 0..number(&mut bytes)? {
+            partitions.push(PartitionId::new(topic, number(&mut bytes)?));
+        }
+    }
+    Some(partitions)
 }
 
 /// The topics to look at: those subscribed to by name, and of patterns those that this member has.
@@ -184,7 +216,7 @@ fn topics(consumer: &Consumer) -> KafkaResult<Vec<String>> {
 
 /// Leaves the group and joins it anew: what this member has is handed back first, like any other
 /// revocation, and the rebalance that follows gives everything out.
-fn rejoin(consumer: &Consumer) -> KafkaResult<()> {
+pub(crate) fn rejoin(consumer: &Consumer) -> KafkaResult<()> {
     let subscribed = consumer.subscription()?;
     let elements = subscribed.elements();
     let names: Vec<&str> = elements.iter().map(|element| element.topic()).collect();
@@ -207,6 +239,15 @@ mod tests {
     fn seen(rank: u32, partitions: &[i32]) -> Option<Look> {
         let orphans = partitions.iter().map(|index| PartitionId::new("t", *index)).collect();
         Some(Look { rank, orphans })
+    }
+
+    #[test]
+    fn an_assignment_is_read_whole_or_not_at_all() {
+        let bytes = [0, 1, 0, 0, 0, 1, 0, 1, b't', 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+        let read = assigned(&bytes);
+        assert_eq!(read, Some(vec![PartitionId::new("t", 0), PartitionId::new("t", 3)]));
+        assert_eq!(assigned(&[]), Some(Vec::new()), "given nothing");
+        assert_eq!(assigned(&bytes[..20]), None, "cut off");
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub(crate) struct Partition {
     pub(crate) seek_failures: u32,
     /// Which assignment brought it, so that a late answer to an earlier one is not mistaken.
     pub(crate) assignment: u64,
+    /// Under which member id the group gave it: another one has no right to it.
+    pub(crate) member: Arc<str>,
     buffer_bytes: usize,
     names: VecDeque<Arc<str>>,
 }
@@ -66,7 +68,7 @@ pub(crate) struct Drained {
 
 impl Partition {
     /// A partition that the group just gave us.
-    pub(crate) fn new(id: PartitionId, assignment: u64) -> Self {
+    pub(crate) fn new(id: PartitionId, assignment: u64, member: Arc<str>) -> Self {
         Self {
             id,
             queue: None,
@@ -78,6 +80,7 @@ impl Partition {
             seek: None,
             seek_failures: 0,
             assignment,
+            member,
             buffer_bytes: BUFFER_BYTES_FIRST,
             names: VecDeque::new(),
         }

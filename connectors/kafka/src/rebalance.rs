@@ -29,7 +29,8 @@ const GENERATION_EVERY: Duration = Duration::from_millis(100);
 
 /// What the group wants, in the order it was heard.
 enum Wish {
-    Assign(Vec<PartitionId>),
+    /// Partitions, and the member id they are given to.
+    Assign(Vec<PartitionId>, Arc<str>),
     Revoke(Vec<PartitionId>, Ownership),
 }
 
@@ -61,8 +62,12 @@ pub(crate) struct Rebalances {
     late: Vec<Late>,
     /// Counts assignments, so that answers and descriptions find theirs.
     assignment: u64,
+    /// The member id of the newest assignment.
+    member: Arc<str>,
     described: Option<HashMap<Topic, Option<TopicId>>>,
     generation: Option<i32>,
+    /// The generation changed, and it was not looked yet whether the member is another.
+    joined: bool,
     generation_at: Option<Instant>,
 }
 
@@ -74,18 +79,25 @@ impl Rebalances {
             step: None,
             late: Vec::new(),
             assignment: 0,
+            member: Arc::from(""),
             described: None,
             generation: None,
+            joined: false,
             generation_at: None,
         }
+    }
+
+    /// Whether the generation has changed since this was asked last.
+    pub(crate) fn take_joined(&mut self) -> bool {
+        std::mem::take(&mut self.joined)
     }
 
     pub(crate) fn limits(&self) -> Limits {
         self.limits
     }
 
-    pub(crate) fn assign(&mut self, partitions: Vec<PartitionId>) {
-        self.wishes.push_back(Wish::Assign(partitions));
+    pub(crate) fn assign(&mut self, partitions: Vec<PartitionId>, member: Arc<str>) {
+        self.wishes.push_back(Wish::Assign(partitions, member));
     }
 
     pub(crate) fn revoke(&mut self, partitions: Vec<PartitionId>, ownership: Ownership) {
@@ -141,6 +153,7 @@ impl Rebalances {
         let changed = generation.is_some_and(|now| now >= 0) && generation != self.generation;
         if changed {
             self.generation = generation;
+            self.joined = true;
         }
         changed
     }
@@ -163,7 +176,10 @@ impl Reader {
         loop {
             let Some(step) = self.rebalances.step.take() else {
                 match self.rebalances.wishes.pop_front() {
-                    Some(Wish::Assign(partitions)) => self.begin_assign(partitions),
+                    Some(Wish::Assign(partitions, member)) => {
+                        self.rebalances.member = member;
+                        self.begin_assign(partitions);
+                    }
                     Some(Wish::Revoke(partitions, ownership)) => {
                         self.begin_revoke(partitions, ownership);
                     }
@@ -259,7 +275,8 @@ impl Reader {
         self.hold_positions();
         let now = Instant::now();
         for id in partitions {
-            let partition = Partition::new(id.clone(), self.rebalances.assignment);
+            let member = Arc::clone(&self.rebalances.member);
+            let partition = Partition::new(id.clone(), self.rebalances.assignment, member);
             self.partitions.insert(id.clone(), partition);
         }
         for start in starts.iter().filter(|start| partitions.contains(&start.partition)) {
@@ -279,7 +296,8 @@ impl Reader {
                 partition.stop();
             }
         }
-        if ownership == Ownership::Lost || self.consumer.assignment_lost() {
+        let is_lost = ownership == Ownership::Lost || self.consumer.assignment_lost();
+        if is_lost || partitions.iter().any(|id| self.was_anothers(id)) {
             tracing::warn!(?partitions, "partitions lost");
             self.events.send(SourceEvent::Lost(partitions.clone()));
             self.finish_revoke(&partitions, "lost");

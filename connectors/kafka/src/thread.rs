@@ -23,7 +23,7 @@ use crate::commits::{Commits, Reached};
 use crate::context::{Consumer, Heard};
 use crate::ends::Ends;
 use crate::error;
-use crate::ffi::WakingQueue;
+use crate::ffi::{GroupMetadata, WakingQueue};
 use crate::health::HealthWatch;
 use crate::helper::Helper;
 use crate::membership::{self, Membership, Scope};
@@ -287,7 +287,8 @@ impl Reader {
                     for id in &partitions {
                         self.health.answered(Some(id.topic().to_string()));
                     }
-                    self.rebalances.assign(partitions);
+                    let member = GroupMetadata::of(&self.consumer).map(|it| it.member());
+                    self.rebalances.assign(partitions, member.unwrap_or_default().into());
                 }
                 Heard::Revoke(partitions, ownership) => {
                     self.rebalances.revoke(partitions, ownership);
@@ -314,10 +315,14 @@ impl Reader {
 
     /// Tells the engine when librdkafka learned a newer generation, even without a rebalance.
     fn membership_changed(&mut self) {
+        if self.is_closing() {
+            return;
+        }
         if self.rebalances.generation_changed(&self.consumer) {
             self.orphans.group_changed(Instant::now());
             self.events.send(SourceEvent::GroupChanged);
         }
+        self.leave_what_was_anothers();
     }
 
     /// A round over the partitions, from where the last one stopped; returns whether there is more to

@@ -24,8 +24,12 @@ unsafe impl Send for GroupMetadata {}
 unsafe impl Sync for GroupMetadata {}
 
 impl GroupMetadata {
-    /// The consumer's place now; `None` if it has no group.
+    /// The consumer's place now; `None` if it has no group, or has left it for good: then nobody
+    /// would answer.
     pub(crate) fn of(consumer: &Consumer) -> Option<Self> {
+        if consumer.closed() {
+            return None;
+        }
         // SAFETY: the client is live; the answer is an object of ours or null.
         let pointer =
             unsafe { sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr()) };

@@ -77,21 +77,12 @@ pub(crate) fn group_offsets<C: ClientContext>(
 /// A member's id and the partitions it was given.
 pub(crate) type Member = (String, Vec<PartitionId>);
 
-/// A group as its coordinator describes it.
-#[derive(Debug, Default)]
-pub(crate) struct Group {
-    /// No rebalance is under way.
-    pub(crate) is_stable: bool,
-    /// Who is there.
-    pub(crate) members: Vec<Member>,
-}
-
 /// The members of a group, under either group protocol; one that does not exist has none.
-pub(crate) fn describe_group<C: ClientContext>(
+pub(crate) fn group_members<C: ClientContext>(
     client: &Client<C>,
     group: &str,
     timeout: Duration,
-) -> Result<Group, Failure> {
+) -> Result<Vec<Member>, Failure> {
     let group = c_string(group)?;
     let mut names = [group.as_ptr()];
     let answer = ask(
@@ -115,29 +106,22 @@ pub(crate) fn describe_group<C: ClientContext>(
         let result = sys::rd_kafka_event_DescribeConsumerGroups_result(answer.as_ptr());
         let mut count = 0;
         if result.is_null() {
-            return Ok(Group::default());
+            return Ok(Vec::new());
         }
         let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
         if count == 0 {
-            return Ok(Group::default());
+            return Ok(Vec::new());
         }
         let group = *groups;
         match look(sys::rd_kafka_ConsumerGroupDescription_error(group)) {
-            Err(failure) if failure.code == RDKafkaErrorCode::GroupIdNotFound => {
-                Ok(Group::default())
-            }
+            Err(failure) if failure.code == RDKafkaErrorCode::GroupIdNotFound => Ok(Vec::new()),
             Err(failure) => Err(failure),
             Ok(()) => {
-                let stable =
-                    sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
                 let members = 0..sys::rd_kafka_ConsumerGroupDescription_member_count(group);
                 let members = members.map(|index| {
                     member(sys::rd_kafka_ConsumerGroupDescription_member(group, index))
                 });
-                Ok(Group {
-                    is_stable: sys::rd_kafka_ConsumerGroupDescription_state(group) == stable,
-                    members: members.collect(),
-                })
+                Ok(members.collect())
             }
         }
     }
