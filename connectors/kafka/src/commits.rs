@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::context::Consumer;
 use crate::error;
-use crate::ffi::CommitQueue;
+use crate::ffi::{CommitQueue, GroupMetadata};
 use crate::partition::Partition;
 use crate::wake::Waker;
 
@@ -34,6 +34,7 @@ pub(crate) enum Reached {
 impl Reached {
     fn check(
         &self,
+        member: &str,
         partitions: &HashMap<PartitionId, Partition>,
         incoming: &[PartitionId],
     ) -> Result<(), SourceError> {
@@ -41,6 +42,13 @@ impl Reached {
             Err(SourceError::Fenced(Cause::new(format_args!("{id} is not assigned"))))
         };
         let ours = |id: &PartitionId| partitions.contains_key(id) || incoming.contains(id);
+        // The group knows this member, and not the one that the partition was given to.
+        let is_former = |id: &&PartitionId| partitions.get(id).is_some_and(|it| !it.is_of(member));
+        if let Some(id) = self.partitions().find(is_former) {
+            return Err(SourceError::Retry(Cause::new(format_args!(
+                "{id} was given to a former member"
+            ))));
+        }
         match self {
             Self::Positions(positions) => {
                 let gone = positions.iter().find(|position| !ours(&position.partition));
@@ -63,6 +71,15 @@ impl Reached {
                 })
             }
         }
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = &PartitionId> {
+        let (positions, spans): (&[Position], &[Span]) = match self {
+            Self::Positions(positions) => (positions, &[]),
+            Self::Spans(spans) => (&[], spans),
+        };
+        let spans = spans.iter().map(|span| &span.partition);
+        positions.iter().map(|position| &position.partition).chain(spans)
     }
 
     fn list(&self) -> TopicPartitionList {
@@ -98,12 +115,15 @@ impl Commits {
     /// assigned are ours too: their first start is stored before the assignment is answered.
     pub(crate) fn commit(
         &mut self,
+        consumer: &Consumer,
         partitions: &HashMap<PartitionId, Partition>,
         incoming: &[PartitionId],
         reached: &Reached,
         reply: oneshot::Sender<Result<(), SourceError>>,
     ) {
-        if let Err(refused) = reached.check(partitions, incoming) {
+        if let Err(refused) =
+            reached.check(&GroupMetadata::member_now(consumer), partitions, incoming)
+        {
             let _ = reply.send(Err(refused));
             return;
         }
@@ -149,7 +169,9 @@ impl Commits {
         }
         self.mirrored_at = Some(Instant::now());
         let mirror = std::mem::take(&mut self.mirror);
-        let ours = mirror.iter().filter(|(id, _)| partitions.contains_key(id));
+        let member = GroupMetadata::member_now(consumer);
+        let is_ours = |id| partitions.get(id).is_some_and(|partition| partition.is_of(&member));
+        let ours = mirror.iter().filter(|(id, _)| is_ours(id));
         let list = list(ours.map(|(id, next)| (id, *next)));
         if list.count() > 0
             && let Err(error) = consumer.commit(&list, CommitMode::Async)

@@ -13,33 +13,36 @@ use crate::orphans::rejoin;
 use crate::thread::Reader;
 
 impl Reader {
-    /// Whether the partition was given to a member that this consumer no longer is. The group has
-    /// forgotten that member, and may have given its partitions to others; librdkafka joined anew
-    /// and says nothing of them.
-    pub(crate) fn was_anothers(&self, id: &PartitionId) -> bool {
+    /// Those of the partitions that were given to a member that this consumer no longer is; the
+    /// group may have given them to others since.
+    pub(crate) fn of_former_member(&self, partitions: &[PartitionId]) -> Vec<PartitionId> {
         // While the group is left, the answer may never come.
         if self.is_closing() {
-            return false;
+            return Vec::new();
         }
-        let member = GroupMetadata::of(&self.consumer).map(|metadata| metadata.member());
-        let member = member.filter(|member| !member.is_empty());
-        let partition = self.partitions.get(id);
-        member.zip(partition).is_some_and(|(member, partition)| *partition.member != *member)
+        let member = GroupMetadata::member_now(&self.consumer);
+        if member.is_empty() {
+            return Vec::new();
+        }
+        let is_former = |id: &&PartitionId| {
+            self.partitions.get(id).is_some_and(|partition| !partition.is_of(&member))
+        };
+        partitions.iter().filter(is_former).cloned().collect()
     }
 
-    /// Gives up what was given to a member that this consumer no longer is, by joining anew: who
-    /// kept it would be one of two owners.
+    /// Gives up what was given to a former member, by joining anew: who kept it would be one of
+    /// two owners.
     pub(crate) fn leave_what_was_anothers(&mut self) {
         let busy = self.is_closing() || self.rebalances.is_under_way();
         if busy || !self.rebalances.take_joined() {
             return;
         }
-        let stale: Vec<&PartitionId> =
-            self.partitions.keys().filter(|id| self.was_anothers(id)).collect();
-        if stale.is_empty() {
+        let all: Vec<PartitionId> = self.partitions.keys().cloned().collect();
+        let partitions = self.of_former_member(&all);
+        if partitions.is_empty() {
             return;
         }
-        tracing::warn!(partitions = ?stale, "the group has forgotten this member: joins anew");
+        tracing::warn!(?partitions, "the group has forgotten this member: joins anew");
         if let Err(error) = rejoin(&self.consumer) {
             self.fail(Error::source_failed("cannot join the group anew").with_source(error));
         }

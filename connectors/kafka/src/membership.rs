@@ -58,7 +58,7 @@ pub(crate) fn check(
                     return Err(format!("{} was repositioned meanwhile", span.partition));
                 }
                 // The group forgot the member that it was given to, and knows this one.
-                if *partition.member != *member {
+                if !partition.is_of(&member) {
                     return Err(format!("{} was given to a former member", span.partition));
                 }
             }
@@ -67,8 +67,7 @@ pub(crate) fn check(
             wanted
                 .iter()
                 .filter(|id| {
-                    let partition = partitions.get(id);
-                    partition.is_some_and(|it| *it.member == *member) || incoming.contains(id)
+                    partitions.get(id).is_some_and(|it| it.is_of(&member)) || incoming.contains(id)
                 })
                 .cloned(),
         ),

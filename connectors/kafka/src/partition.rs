@@ -51,8 +51,8 @@ pub(crate) struct Partition {
     pub(crate) seek_failures: u32,
     /// Which assignment brought it, so that a late answer to an earlier one is not mistaken.
     pub(crate) assignment: u64,
-    /// Under which member id the group gave it: another one has no right to it.
-    pub(crate) member: Arc<str>,
+    /// Under which member id the group gave it.
+    member: Arc<str>,
     buffer_bytes: usize,
     names: VecDeque<Arc<str>>,
 }
@@ -84,6 +84,11 @@ impl Partition {
             buffer_bytes: BUFFER_BYTES_FIRST,
             names: VecDeque::new(),
         }
+    }
+
+    /// Whether it was given to the member of this id. Another one has no right to it.
+    pub(crate) fn is_of(&self, member: &str) -> bool {
+        *self.member == *member
     }
 
     /// Whether librdkafka fetches it; before that it must be assigned, not sought.

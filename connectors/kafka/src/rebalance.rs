@@ -297,7 +297,7 @@ impl Reader {
             }
         }
         let is_lost = ownership == Ownership::Lost || self.consumer.assignment_lost();
-        if is_lost || partitions.iter().any(|id| self.was_anothers(id)) {
+        if is_lost || !self.of_former_member(&partitions).is_empty() {
             tracing::warn!(?partitions, "partitions lost");
             self.events.send(SourceEvent::Lost(partitions.clone()));
             self.finish_revoke(&partitions, "lost");

@@ -236,7 +236,8 @@ impl Reader {
             }
             Command::Described(assignment, ids) => self.rebalances.described(assignment, ids),
             Command::Commit(reached, reply) => {
-                self.commits.commit(&self.partitions, self.rebalances.incoming(), &reached, reply);
+                let incoming = self.rebalances.incoming();
+                self.commits.commit(&self.consumer, &self.partitions, incoming, &reached, reply);
             }
             Command::Mirror(positions) => self.commits.mirror(positions),
             Command::Answered(topic) => self.health.answered(topic),
@@ -287,8 +288,8 @@ impl Reader {
                     for id in &partitions {
                         self.health.answered(Some(id.topic().to_string()));
                     }
-                    let member = GroupMetadata::of(&self.consumer).map(|it| it.member());
-                    self.rebalances.assign(partitions, member.unwrap_or_default().into());
+                    let member = GroupMetadata::member_now(&self.consumer);
+                    self.rebalances.assign(partitions, member.into());
                 }
                 Heard::Revoke(partitions, ownership) => {
                     self.rebalances.revoke(partitions, ownership);

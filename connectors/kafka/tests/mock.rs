@@ -69,6 +69,31 @@ async fn a_member_that_the_group_forgot_loses_its_partitions_and_gets_them_back(
     rig.close().await;
 }
 
+/// The group forgets a member, which learns of it only as it joins again: librdkafka takes a new id
+/// and keeps what it had, without a word.
+#[tokio::test]
+async fn what_was_given_to_a_former_member_is_lost_and_given_anew() {
+    let mut rig = Rig::start().await;
+    rig.cluster.request_errors(Api::JoinGroup, &[Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
+    rig.cluster.request_errors(Api::Heartbeat, &[Code::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS]);
+    loop {
+        match rig.event().await {
+            SourceEvent::Lost(partitions) => {
+                assert_eq!(partitions, std::slice::from_ref(&rig.partition));
+                break;
+            }
+            SourceEvent::Records(_) => {}
+            other => panic!("expected a loss, got {other:?}"),
+        }
+    }
+    let stale = rig.commit_fails().await;
+    assert!(matches!(stale, CommitError::Aborted(_)), "{stale}");
+    rig.start_partition(2, 0).await;
+    let batch = rig.batch(2);
+    rig.sink.commit(&batch).await.expect("under the new id");
+    rig.close().await;
+}
+
 #[tokio::test]
 async fn a_stale_membership_at_the_broker_aborts_and_the_same_batch_goes_through_later() {
     let mut rig = Rig::start().await;

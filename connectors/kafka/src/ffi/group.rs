@@ -36,6 +36,11 @@ impl GroupMetadata {
         NonNull::new(pointer).map(|pointer| Self { pointer })
     }
 
+    /// The id of the member that the consumer is now; empty while it is none.
+    pub(crate) fn member_now(consumer: &Consumer) -> String {
+        Self::of(consumer).map(|metadata| metadata.member()).unwrap_or_default()
+    }
+
     /// The id the coordinator gave this member; empty before it joined.
     pub(crate) fn member(&self) -> String {
         // SAFETY: the object is live and the string belongs to it.
