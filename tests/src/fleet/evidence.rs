@@ -99,6 +99,13 @@ impl Trail {
         self.all("commit").filter(|line| line.fate.as_deref() == Some(fate)).count()
     }
 
+    /// When the last cut was, if nothing was heard of it since. A refused batch is committed again without another.
+    #[must_use]
+    pub fn open_cut(&self) -> Option<u64> {
+        let last = self.events.iter().rev().find(|e| e.event == "cut" || e.event == "commit");
+        last.filter(|event| event.event == "cut").map(|event| event.ns)
+    }
+
     /// Spans that were committed, and those that turned out to be.
     pub fn committed(&self) -> impl Iterator<Item = &Stretch> {
         let committed = |line: &&Event| {

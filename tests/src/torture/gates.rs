@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Nemesis::{Commit, Expiry, Hanging, Kill, Stop, Storm, Term};
+use super::Nemesis::{Commit, Expiry, Hanging, Kill, Stop, Storm, Term, Zombie};
 use super::{Coverage, Kind, Nemesis, Outcome};
 
 /// Something that must have happened so often in ten minutes, if one of these was to break things. Shorter runs must
@@ -38,8 +38,8 @@ const GATES: &[Gate] = &[
     gate("partitions lost unawares", |c| c.losses, 5.0, &[Stop, Expiry], ALL),
     gate("partitions regained", |c| c.regained, 5.0, &[Stop, Expiry, Storm], ALL),
     gate("work dropped by epoch", |c| c.fenced_by_epoch, 5.0, &[Stop, Expiry, Storm], ALL),
-    gate("zombies that tried", |c| c.zombies, 1.0, &[Stop, Expiry], ALL),
-    gate("commits fenced by claim", |c| c.fenced_by_claim, 1.0, &[Stop, Expiry], SQL),
+    gate("zombies that tried", |c| c.zombies, 1.0, &[Zombie], ALL),
+    gate("commits fenced by claim", |c| c.fenced_by_claim, 1.0, &[Zombie], SQL),
     gate("transactions expired", |c| c.expired, 3.5, &[Expiry, Kill], KAFKA),
     gate("aborted parts in the output", |c| c.aborted_parts, 5.0, &[Kill, Stop, Expiry], KAFKA),
     gate("commits in doubt", |c| c.in_doubt, 1.5, &[Commit], WIRED),

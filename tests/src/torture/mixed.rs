@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::dice::Slots;
-use super::{Deed, EXPIRED, Fault, Nemesis, STOPPED, Schedule};
+use super::{BURIED, Deed, EXPIRED, Fault, Nemesis, STOPPED, Schedule};
 use crate::wire::{Act, Mode};
 
 /// How long one choice of faults holds.
@@ -76,6 +76,7 @@ impl Draw {
             Nemesis::Kill => Fault::KillCopier { slot, down: self.millis(0..6_000) },
             Nemesis::Stop => Fault::StopCopier { slot, length: STOPPED },
             Nemesis::Expiry => Fault::StopCopier { slot, length: EXPIRED },
+            Nemesis::Zombie => Fault::StopCommit { slot, length: BURIED },
             Nemesis::Stutter => Fault::Stutter { slot, times: self.dice.u32(3..8) },
             Nemesis::Term => Fault::EndCopier { slot, twice: self.dice.bool() },
             Nemesis::Broker => Fault::KillBroker { down: self.millis(0..3_000) },

@@ -7,6 +7,7 @@
 mod coverage;
 mod dice;
 mod gates;
+mod held;
 mod ledger;
 mod mixed;
 mod nemesis;
@@ -36,6 +37,8 @@ pub use slot::Tally;
 pub const STOPPED: Duration = Duration::from_secs(8);
 /// As long, and longer than its transactions may stay open and the broker takes to notice.
 pub const EXPIRED: Duration = Duration::from_secs(14);
+/// As long, and until others have the partitions of one that was stopped inside a transaction.
+pub const BURIED: Duration = Duration::from_secs(18);
 /// How long the group waits for a silent member.
 pub const SESSION: Duration = Duration::from_secs(6);
 

@@ -14,6 +14,8 @@ pub enum Nemesis {
     Stop,
     /// A copier is stopped for longer than its transactions may stay open.
     Expiry,
+    /// A copier is stopped while a commit of it is on its way, which arrives when others have its partitions.
+    Zombie,
     /// A copier is stopped for moments, again and again.
     Stutter,
     /// A copier is asked to end (`SIGTERM`), sometimes twice.
@@ -45,10 +47,11 @@ pub enum Nemesis {
 }
 
 /// Everything there is.
-pub const ALL: [Nemesis; 17] = [
+pub const ALL: [Nemesis; 18] = [
     Nemesis::Kill,
     Nemesis::Stop,
     Nemesis::Expiry,
+    Nemesis::Zombie,
     Nemesis::Stutter,
     Nemesis::Term,
     Nemesis::Broker,
@@ -73,6 +76,7 @@ impl Nemesis {
             Self::Kill => "kill",
             Self::Stop => "stop",
             Self::Expiry => "expiry",
+            Self::Zombie => "zombie",
             Self::Stutter => "stutter",
             Self::Term => "term",
             Self::Broker => "broker",

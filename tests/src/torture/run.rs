@@ -34,6 +34,14 @@ pub struct Servers<'a> {
     pub wires: &'a [Wires<'a>],
 }
 
+impl<'a> Servers<'a> {
+    /// A copier's wire to the store, or, if that has none or is not meant, to the broker.
+    pub(super) fn wire(&self, slot: usize, to_store: bool) -> Option<&'a Wire> {
+        let wires = self.wires.get(slot)?;
+        Some(wires.store.filter(|_| to_store).unwrap_or(wires.broker))
+    }
+}
+
 /// The wires of a copier.
 #[derive(Clone, Copy, Debug)]
 pub struct Wires<'a> {
@@ -117,7 +125,13 @@ impl fmt::Display for Outcome {
 pub async fn torture(run: &Torture<'_>, orders: Vec<Orders>) -> Result<Outcome> {
     println!("seed {}, {} records; what breaks when:{}", run.seed, run.records, run.schedule);
     let watch = run.scene.watch().await?;
-    let slots: Vec<_> = orders.iter().cloned().map(Slot::start).collect::<Result<_>>()?;
+    let slots: Vec<_> = orders
+        .iter()
+        .enumerate()
+        .map(|(number, orders)| {
+            Slot::start(orders.clone(), run.servers.wire(number, true), &run.scene.store)
+        })
+        .collect::<Result<_>>()?;
     let start = Instant::now();
     let suffering = slots
         .into_iter()
@@ -174,7 +188,7 @@ async fn look_every_second(
 }
 
 /// Waits until everything is stored, and ends the copiers.
-async fn heal(run: &Torture<'_>, mut slots: Vec<Slot>) -> Result<Vec<Slot>> {
+async fn heal<'a>(run: &Torture<'_>, mut slots: Vec<Slot<'a>>) -> Result<Vec<Slot<'a>>> {
     let start = Instant::now();
     loop {
         for slot in &mut slots {

@@ -24,6 +24,14 @@ pub enum Fault {
         /// How long: past its session its partitions have gone to others.
         length: Duration,
     },
+    /// The next commit of a copier is held, the copier stopped. After this long both go on, and its partitions have gone
+    /// to others.
+    StopCommit {
+        /// Which one.
+        slot: usize,
+        /// How long.
+        length: Duration,
+    },
     /// Short stops of a copier, one after the other.
     Stutter {
         /// Which one.
@@ -135,6 +143,7 @@ impl Fault {
             Self::KillCopier { .. } => Nemesis::Kill,
             Self::StopCopier { length, .. } if *length >= EXPIRED => Nemesis::Expiry,
             Self::StopCopier { .. } => Nemesis::Stop,
+            Self::StopCommit { .. } => Nemesis::Zombie,
             Self::Stutter { .. } => Nemesis::Stutter,
             Self::EndCopier { .. } => Nemesis::Term,
             Self::Wire { .. } => Nemesis::Link,
@@ -158,6 +167,7 @@ impl Fault {
         match self {
             Self::KillCopier { slot, .. }
             | Self::StopCopier { slot, .. }
+            | Self::StopCommit { slot, .. }
             | Self::Stutter { slot, .. }
             | Self::EndCopier { slot, .. } => Victim::Copier(*slot),
             Self::Wire { slot, .. } | Self::Commit { slot, .. } => Victim::Wires(*slot),
@@ -176,6 +186,9 @@ impl fmt::Display for Fault {
         match self {
             Self::KillCopier { slot, down } => write!(f, "kill copier {slot}, down {down:?}"),
             Self::StopCopier { slot, length } => write!(f, "stop copier {slot} for {length:?}"),
+            Self::StopCommit { slot, length } => {
+                write!(f, "stop copier {slot} in its commit, for {length:?}")
+            }
             Self::Stutter { slot, times } => write!(f, "copier {slot} stutters {times} times"),
             Self::EndCopier { slot, twice } => {
                 write!(f, "ask copier {slot} to end{}", if *twice { ", twice" } else { "" })

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use tokio::time::sleep;
 
+use super::held::{Held, hold};
 use super::{Fault, Nemesis};
-use crate::fleet::{Copier, Orders};
+use crate::fleet::{Copier, Orders, Store};
+use crate::wire::Wire;
 
 /// How often a copier is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -15,6 +17,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) const END_MAX: Duration = Duration::from_secs(40);
 /// How long a fault that missed waits for its next try.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// How often a fault is tried that needs more than a victim that runs.
+pub(super) const TRIES: usize = 4;
 
 /// What was really done.
 #[derive(Clone, Debug, Default)]
@@ -53,16 +57,23 @@ impl Tally {
 
 /// A place for a copier, which is never empty for long.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct Slot<'a> {
     orders: Orders,
     copier: Copier,
+    /// Its way to the store, if that is a wire.
+    wire: Option<&'a Wire>,
+    store: &'a Store,
     pub(super) tally: Tally,
 }
 
-impl Slot {
-    pub(super) fn start(mut orders: Orders) -> Result<Self> {
+impl<'a> Slot<'a> {
+    pub(super) fn start(
+        mut orders: Orders,
+        wire: Option<&'a Wire>,
+        store: &'a Store,
+    ) -> Result<Self> {
         let copier = orders.start()?;
-        Ok(Self { orders, copier, tally: Tally::default() })
+        Ok(Self { orders, copier, wire, store, tally: Tally::default() })
     }
 
     pub(super) fn orders(&self) -> &Orders {
@@ -77,7 +88,12 @@ impl Slot {
     ) -> Result<Self> {
         for (at, fault) in faults {
             self.live_until(start + at).await?;
-            while !self.hit(fault).await? {
+            // No commit may come any more; a copier that runs comes always.
+            let tries = if fault.nemesis() == Nemesis::Zombie { TRIES } else { usize::MAX };
+            for _ in 0..tries {
+                if self.hit(fault).await? {
+                    break;
+                }
                 self.tally.missed += 1;
                 self.live_until(Instant::now() + TRY_AGAIN).await?;
             }
@@ -118,6 +134,7 @@ impl Slot {
                 self.copier = self.orders.start()?;
             }
             Fault::StopCopier { length, .. } => self.stop(length).await?,
+            Fault::StopCommit { length, .. } => return self.stop_in_commit(&fault, length).await,
             Fault::Stutter { times, .. } => {
                 for _ in 0..times {
                     self.stop(Duration::from_millis(50 + fastrand::u64(..850))).await?;
@@ -135,6 +152,34 @@ impl Slot {
         self.copier.signal("STOP")?;
         sleep(length).await;
         self.copier.signal("CONT")
+    }
+
+    /// Its commit arrives just before it hears of it.
+    async fn stop_in_commit(&mut self, fault: &Fault, length: Duration) -> Result<bool> {
+        let Some(held) = hold(self.wire, self.store, &self.orders).await? else {
+            return Ok(false);
+        };
+        if !self.copier.is_running()? {
+            held.release().await;
+            return Ok(false);
+        }
+        self.copier.signal("STOP")?;
+        // Others need the lock of a file to take over; a commit on a wire is not there before its time.
+        let held = match held {
+            lock @ Held::Lock(_) => {
+                lock.release().await;
+                None
+            }
+            trap @ Held::Trap(_) => Some(trap),
+        };
+        sleep(length).await;
+        if let Some(held) = held {
+            held.release().await;
+            sleep(LOOK).await;
+        }
+        self.copier.signal("CONT")?;
+        self.tally.hit(fault);
+        Ok(true)
     }
 
     /// It may be busy, starting, or waiting for a server that is down: it ends soon, and says whether all was stored.

@@ -10,18 +10,16 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
+use super::held::catch;
 use super::operator::Kept;
 use super::run::Torture;
-use super::slot::END_MAX;
+use super::slot::{END_MAX, TRIES};
 use super::{Fault, Tally, Victim};
 use crate::fleet::{Mix, Orders, Store, Trail, generate, produce};
 use crate::readers::read_ends;
-use crate::wire::{Act, Mode, What, Wire, api};
+use crate::wire::{Act, Mode};
 
-/// How long a trap waits for a commit.
-const CAUGHT_WITHIN: Duration = Duration::from_secs(15);
-/// How often a fault that missed is tried again, and after how long.
-const TRIES: usize = 4;
+/// How long a fault that missed waits for its next try.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// Records of a new partition.
 const GROWTH: usize = 500;
@@ -125,34 +123,20 @@ impl Victims<'_> {
         Ok(!ended.is_empty())
     }
 
-    fn wire(&self, slot: usize, to_store: bool) -> Option<&Wire> {
-        let wires = self.run.servers.wires.get(slot)?;
-        Some(wires.store.filter(|_| to_store).unwrap_or(wires.broker))
-    }
-
     async fn spoil(&self, slot: usize, store: bool, mode: Mode, length: Duration) -> Result<bool> {
-        let Some(wire) = self.wire(slot, store) else { return Ok(false) };
+        let Some(wire) = self.run.servers.wire(slot, store) else { return Ok(false) };
         wire.set(mode);
         sleep(length).await;
         wire.set(Mode::Whole);
         Ok(true)
     }
 
-    /// Only commits that write results are caught: another one lost shows nothing.
     async fn catch_commit(&self, slot: usize, act: Act, length: Duration) -> Result<bool> {
-        let Some(wire) = self.wire(slot, true) else { return Ok(false) };
-        let trap = wire.trap(act, |what| match what {
-            What::Kafka { api, commits } => *api == api::END_TXN && *commits,
-            other => other.commits_into("copied"),
-        });
-        let caught = trap.hit(CAUGHT_WITHIN).await.is_ok();
-        if caught {
-            sleep(length).await;
-        }
-        // One that comes later passes.
+        let Some(wire) = self.run.servers.wire(slot, true) else { return Ok(false) };
+        let Some(trap) = catch(wire, act).await else { return Ok(false) };
+        sleep(length).await;
         trap.open();
-        trap.disarm();
-        Ok(caught)
+        Ok(true)
     }
 
     async fn storm(&self, joins: u32) -> Result<bool> {
