@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tidegate::Cause;
+use tidegate::mutant;
 use tidegate::record::{Epoch, Header, Headers, Offset, PartitionId, RawRecord, Record, Timestamp};
 use tidegate::source::{Chunk, Credit, EventSender, SourceEvent, Start};
 
@@ -88,7 +89,7 @@ impl Partition {
 
     /// Whether it was given to the member of this id. Another one has no right to it.
     pub(crate) fn is_of(&self, member: &str) -> bool {
-        *self.member == *member
+        *self.member == *member || mutant::is("M47")
     }
 
     /// Whether librdkafka fetches it; before that it must be assigned, not sought.

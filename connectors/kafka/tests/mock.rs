@@ -76,16 +76,18 @@ async fn what_was_given_to_a_former_member_is_lost_and_given_anew() {
     let mut rig = Rig::start().await;
     rig.cluster.request_errors(Api::JoinGroup, &[Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
     rig.cluster.request_errors(Api::Heartbeat, &[Code::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS]);
-    loop {
-        match rig.event().await {
-            SourceEvent::Lost(partitions) => {
-                assert_eq!(partitions, std::slice::from_ref(&rig.partition));
-                break;
+    // It may go on to read meanwhile.
+    let lost = async {
+        loop {
+            match rig.event().await {
+                SourceEvent::Lost(partitions) => return partitions,
+                SourceEvent::Records(_) => {}
+                other => panic!("expected a loss, got {other:?}"),
             }
-            SourceEvent::Records(_) => {}
-            other => panic!("expected a loss, got {other:?}"),
         }
-    }
+    };
+    let lost = tokio::time::timeout(Duration::from_secs(20), lost).await.expect("a loss is told");
+    assert_eq!(lost, std::slice::from_ref(&rig.partition));
     let stale = rig.commit_fails().await;
     assert!(matches!(stale, CommitError::Aborted(_)), "{stale}");
     rig.start_partition(2, 0).await;

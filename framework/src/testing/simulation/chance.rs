@@ -9,6 +9,8 @@ pub(super) enum Fault {
     Crash,
     Freeze,
     Evict,
+    /// A member that was put out learns of it while it joins, and says nothing.
+    NewMemberId,
     Rebalance,
     Stall,
     Abort,

@@ -15,7 +15,7 @@ macro_rules! kinds {
 
 kinds! {
     // The group.
-    Rebalanced, RevokedEagerly, RevokedCooperatively, RevokedByTheBroker, Evicted, Regained, AssignedLate, StartedLate, RevokedLate, GaveUpLost,
+    Rebalanced, RevokedEagerly, RevokedCooperatively, RevokedByTheBroker, Evicted, NewMemberId, GaveUpWhatWasAnothers, Regained, AssignedLate, StartedLate, RevokedLate, GaveUpLost,
     Crashed, CrashedInCommit, Frozen, FrozenInCommit, Restarted,
     // Commits.
     Committed, Aborted, Fenced, ProducerFenced, DoubtStored, DoubtNotStored, LateStored, LateRefused,

@@ -27,6 +27,8 @@ pub(super) enum Planted {
     /// Kafka: spans are not compared with the current epochs when the sink takes its place in the
     /// group.
     EpochsForgotten,
+    /// Kafka: what was given to a member that this one no longer is, is kept.
+    FormerMember,
     /// Kafka: the broker takes offsets under any generation.
     AnyGeneration,
     /// Kafka: a claim reads offsets that are not stable.

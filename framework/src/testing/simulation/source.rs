@@ -52,6 +52,8 @@ struct Cursor {
     records: u64,
     bytes: i64,
     assignment: u64,
+    /// To which member it was given.
+    member: Option<u32>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -117,7 +119,12 @@ impl Source {
             return true;
         };
         if !shared.group.knows(member) {
-            self.lost(shared);
+            let is_quiet = self.step.is_none() && shared.chance.hits(Fault::NewMemberId);
+            if is_quiet {
+                self.join_anew(shared)
+            } else {
+                self.lost(shared)
+            }
             return true;
         }
         if let Some(step) = self.step.take_if(|step| step.deadline <= shared.now) {
@@ -130,8 +137,15 @@ impl Source {
         match shared.group.notice(member) {
             None => return false,
             Some(Notice::Revoke(partitions)) => self.begin_revoke(partitions, shared),
-            Some(Notice::Joined { generation, assigned }) => {
+            Some(Notice::Joined { .. }) if self.keeps_what_was_anothers() => {
+                shared.cover.saw(Seen::GaveUpWhatWasAnothers);
+                shared.group.remove(member);
+                self.lost(shared);
+            }
+            Some(Notice::Joined { generation, mut assigned }) => {
                 self.generation = generation;
+                // Only one with a planted fault has any of them.
+                assigned.retain(|partition| !self.cursors.contains_key(partition));
                 if assigned.is_empty() {
                     self.said.push_back(Event::GroupChanged);
                 } else {
@@ -140,6 +154,20 @@ impl Source {
             }
         }
         true
+    }
+
+    /// Joins under a new id and says nothing.
+    fn join_anew(&mut self, shared: &mut Shared) {
+        shared.cover.saw(Seen::NewMemberId);
+        (self.member, self.generation) = (Some(shared.group.join()), 0);
+        if shared.plan.has(Planted::FormerMember) {
+            self.cursors.values_mut().for_each(|cursor| cursor.member = self.member);
+        }
+    }
+
+    /// What was given to a member that this one no longer is may have been given to others since.
+    fn keeps_what_was_anothers(&self) -> bool {
+        self.cursors.values().any(|cursor| cursor.member != self.member)
     }
 
     fn lost(&mut self, shared: &mut Shared) {
@@ -157,17 +185,11 @@ impl Source {
         if partitions.iter().any(|p| !self.owned_before.insert(*p)) {
             shared.cover.saw(Seen::Regained);
         }
-        let assigned = partitions
-            .iter()
-            .map(|p| AssignedPartition { partition: shared.logs.id(*p), topic_id: None });
-        let partitions_of_event = assigned.collect();
+        let named = |p: &usize| AssignedPartition { partition: shared.logs.id(*p), topic_id: None };
+        let names = partitions.iter().map(named).collect();
         let deadline = shared.now + shared.plan.limits.claim_max;
         let told = self.told_deadline(deadline, shared);
-        self.said.push_back(Event::Assigned {
-            id,
-            partitions: partitions_of_event,
-            deadline: told,
-        });
+        self.said.push_back(Event::Assigned { id, partitions: names, deadline: told });
         self.step = Some(Step { id, assigns: true, partitions, deadline });
     }
 
@@ -241,6 +263,7 @@ impl Source {
                 records: 0,
                 bytes: 0,
                 assignment: step.id,
+                member: self.member,
             };
             self.cursors.insert(*partition, cursor);
         }
@@ -353,7 +376,8 @@ impl Source {
     pub(super) fn membership(&self, spans: &[Span]) -> Option<(u32, u32)> {
         let current = |span: &Span| {
             let cursor = self.cursors.get(&number(&span.partition));
-            cursor.is_some_and(|c| c.state != State::Parked && c.epoch == span.epoch)
+            let ours = cursor.filter(|cursor| cursor.member == self.member);
+            ours.is_some_and(|c| c.state != State::Parked && c.epoch == span.epoch)
         };
         spans.iter().all(current).then_some(())?;
         self.place()

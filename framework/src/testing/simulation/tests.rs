@@ -24,7 +24,8 @@ fn from_environment(name: &str) -> Option<u64> {
 
 /// The bug that is built into a connector, as a fault of its model here: `scripts/mutants`.
 fn planted() -> Option<Planted> {
-    mutant::is("M20").then_some(Planted::ProducerReused)
+    let built_in = [("M20", Planted::ProducerReused), ("M47", Planted::FormerMember)];
+    built_in.into_iter().find(|(bug, _)| mutant::is(bug)).map(|(_, planted)| planted)
 }
 
 /// Shows what happened in a seed that fails, and how to see it again.
@@ -174,6 +175,11 @@ fn assert_found(planted: Planted) {
 #[test]
 fn a_sink_that_forgets_epochs_is_found() {
     assert_found(Planted::EpochsForgotten);
+}
+
+#[test]
+fn a_member_that_keeps_what_was_given_to_a_former_one_is_found() {
+    assert_found(Planted::FormerMember);
 }
 
 #[test]
