@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::time::Duration;
 
+use super::zombies::Silence;
 use super::{Outcome, zombies};
 use crate::fleet::Event;
 
@@ -62,7 +62,7 @@ pub struct Coverage {
     /// Copiers that ended by themselves and were started again.
     pub ended: usize,
     /// The longest time in which a partition had no commit. It is told, not judged: input may have been away.
-    pub silence: Duration,
+    pub silence: Option<Silence>,
 }
 
 /// Words by which a broker refuses a member of the group.
@@ -160,11 +160,7 @@ impl fmt::Display for Coverage {
             ("copiers that ended by themselves", self.ended),
         ];
         rows.iter().try_for_each(|(what, count)| writeln!(f, "  {what:<37}{count:>8}"))?;
-        writeln!(
-            f,
-            "  {:<37}{:>6.1} s",
-            "longest without a commit: a partition",
-            self.silence.as_secs_f64()
-        )
+        let silence = self.silence.as_ref().map_or_else(|| "-".to_owned(), Silence::to_string);
+        writeln!(f, "  longest without a commit: {silence}")
     }
 }

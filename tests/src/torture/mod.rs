@@ -32,6 +32,7 @@ pub use run::{Outcome, Servers, Torture, Wires, torture};
 pub use schedule::{Dose, Fault, Schedule, Victim};
 pub use session::{Kind, Length, Session, Verdict};
 pub use slot::Tally;
+pub use zombies::Silence;
 
 /// How long a stopped copier stays stopped: longer than its session.
 pub const STOPPED: Duration = Duration::from_secs(8);

@@ -1,9 +1,28 @@
 //! What several copiers did to one partition, side by side: their evidence shares one clock.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::fleet::{Event, Trail};
+
+/// A time in which a partition had no commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// `topic/partition`.
+    pub partition: String,
+    /// When it began, counted from the first thing that any copier said.
+    pub since: Duration,
+    /// How long it was.
+    pub length: Duration,
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (length, since) = (self.length.as_secs_f64(), self.since.as_secs_f64());
+        write!(f, "{length:.1} s, {} from {since:.0} s on", self.partition)
+    }
+}
 
 /// Commits that were not stored, of a process for a partition that another had claimed since.
 pub(super) fn tried(trail: &Trail) -> usize {
@@ -40,8 +59,9 @@ pub(super) fn open_cuts(trail: &Trail) -> usize {
     last.values().filter(|(_, is_cut)| *is_cut).count()
 }
 
-/// The longest time between two commits of one partition.
-pub(super) fn longest_silence(trail: &Trail) -> Duration {
+/// The longest time between two commits of one partition: which, from when on, and how long.
+pub(super) fn longest_silence(trail: &Trail) -> Option<Silence> {
+    let begin = trail.events.iter().map(|event| event.ns).min()?;
     let mut commits: Vec<_> = trail
         .all("commit")
         .filter(|event| event.fate.as_deref() == Some("committed"))
@@ -49,7 +69,12 @@ pub(super) fn longest_silence(trail: &Trail) -> Duration {
         .collect();
     commits.sort_unstable();
     let pairs = commits.windows(2).filter(|pair| pair[0].0 == pair[1].0);
-    Duration::from_nanos(pairs.map(|pair| pair[1].1 - pair[0].1).max().unwrap_or_default())
+    let longest = pairs.max_by_key(|pair| pair[1].1 - pair[0].1)?;
+    Some(Silence {
+        partition: longest[0].0.to_owned(),
+        since: Duration::from_nanos(longest[0].1 - begin),
+        length: Duration::from_nanos(longest[1].1 - longest[0].1),
+    })
 }
 
 #[cfg(test)]
@@ -89,6 +114,8 @@ mod tests {
     #[test]
     fn silence_is_what_lies_between_two_commits() {
         let lines = [commit("committed", 2), commit("aborted", 5), commit("committed", 9)];
-        assert_eq!(longest_silence(&trail(&lines.each_ref().map(String::as_str))).as_nanos(), 7);
+        let silence = longest_silence(&trail(&lines.each_ref().map(String::as_str)));
+        let (since, length) = (Duration::ZERO, Duration::from_nanos(7));
+        assert_eq!(silence, Some(Silence { partition: "t/0".to_owned(), since, length }));
     }
 }
