@@ -157,6 +157,18 @@ pub struct Finished<O> {
     pub attempts: u32,
 }
 
+impl<O> Finished<O> {
+    /// Its results in order, with its coordinates; nothing if it was filtered or set aside.
+    pub fn outputs(&self) -> impl Iterator<Item = Output<'_, O>> {
+        let outputs: &[O] = match &self.outcome {
+            Outcome::Emit(outputs) => outputs.as_slice(),
+            Outcome::Filtered | Outcome::Dead(_) => &[],
+        };
+        let record = &*self.record;
+        outputs.iter().zip(0u32..).map(move |(value, index)| Output { record, index, value })
+    }
+}
+
 impl<O> Clone for Finished<O>
 where
     O: Clone,
@@ -241,17 +253,7 @@ impl<O> Batch<O> {
 
     /// All results in order, with the coordinates of their source.
     pub fn outputs(&self) -> impl Iterator<Item = Output<'_, O>> {
-        self.finished.iter().flat_map(|finished| {
-            let outputs: &[O] = match &finished.outcome {
-                Outcome::Emit(outputs) => outputs.as_slice(),
-                Outcome::Filtered | Outcome::Dead(_) => &[],
-            };
-            outputs.iter().zip(0u32..).map(|(value, index)| Output {
-                record: &finished.record,
-                index,
-                value,
-            })
-        })
+        self.finished.iter().flat_map(Finished::outputs)
     }
 
     /// All dead letters in order.

@@ -1,4 +1,5 @@
-//! The framework doing the loops' work with an identity function and its default settings.
+//! The framework doing the loops' work with an identity function and its default settings, but for headers, which the
+//! loops do not look at either.
 
 pub(crate) mod jobs;
 mod recorder;

@@ -52,6 +52,7 @@ pub(crate) struct ConsumerOptions {
     pub(crate) max_poll_interval: Duration,
     pub(crate) records_per_fetch: Option<u32>,
     pub(crate) topic_refresh: Duration,
+    pub(crate) headers: bool,
     pub(crate) overrides: Overrides,
 }
 
@@ -67,6 +68,7 @@ impl Default for ConsumerOptions {
             max_poll_interval: Duration::from_secs(300),
             records_per_fetch: None,
             topic_refresh: Duration::from_secs(10),
+            headers: true,
             overrides: Overrides::default(),
         }
     }

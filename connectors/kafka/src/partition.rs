@@ -54,6 +54,8 @@ pub(crate) struct Partition {
     pub(crate) assignment: u64,
     /// Under which member id the group gave it.
     member: Arc<str>,
+    /// Whether headers are read.
+    headers: bool,
     buffer_bytes: usize,
     names: VecDeque<Arc<str>>,
 }
@@ -69,7 +71,7 @@ pub(crate) struct Drained {
 
 impl Partition {
     /// A partition that the group just gave us.
-    pub(crate) fn new(id: PartitionId, assignment: u64, member: Arc<str>) -> Self {
+    pub(crate) fn new(id: PartitionId, assignment: u64, member: Arc<str>, headers: bool) -> Self {
         Self {
             id,
             queue: None,
@@ -82,6 +84,7 @@ impl Partition {
             seek_failures: 0,
             assignment,
             member,
+            headers,
             buffer_bytes: BUFFER_BYTES_FIRST,
             names: VecDeque::new(),
         }
@@ -222,7 +225,8 @@ impl Partition {
             if offset < next {
                 continue;
             }
-            let bytes = chunk.push(&row, offset, &mut self.names);
+            let names = self.headers.then_some(&mut self.names);
+            let bytes = chunk.push(&row, offset, names);
             next = offset.next();
             self.credit_records -= 1;
             self.credit_bytes = self.credit_bytes.saturating_sub_unsigned(bytes);
@@ -302,8 +306,14 @@ impl ChunkBuilder {
         Self { buffer, rows: Vec::with_capacity(records), bytes: 0 }
     }
 
-    /// Copies one message; returns its bytes of key, value and headers.
-    fn push(&mut self, row: &Row<'_>, offset: Offset, names: &mut VecDeque<Arc<str>>) -> u64 {
+    /// Copies one message; returns its bytes of key, value and headers. Without a place for their names
+    /// headers are not looked for: librdkafka makes a buffer for each record to find that it has none.
+    fn push(
+        &mut self,
+        row: &Row<'_>,
+        offset: Offset,
+        names: Option<&mut VecDeque<Arc<str>>>,
+    ) -> u64 {
         let mut bytes = 0;
         let mut copy = |from: Option<&[u8]>| {
             from.map(|from| {
@@ -317,10 +327,12 @@ impl ChunkBuilder {
         let value = copy(row.value());
         let mut headers = Vec::new();
         let mut name_bytes = 0;
-        row.headers(|name, value| {
-            name_bytes += name.len();
-            headers.push((interned(name, names), copy(value)));
-        });
+        if let Some(names) = names {
+            row.headers(|name, value| {
+                name_bytes += name.len();
+                headers.push((interned(name, names), copy(value)));
+            });
+        }
         self.rows.push(CopiedRow {
             offset,
             timestamp: row.timestamp().map(Timestamp::from_millis),

@@ -276,7 +276,8 @@ impl Reader {
         let now = Instant::now();
         for id in partitions {
             let member = Arc::clone(&self.rebalances.member);
-            let partition = Partition::new(id.clone(), self.rebalances.assignment, member);
+            let assignment = self.rebalances.assignment;
+            let partition = Partition::new(id.clone(), assignment, member, self.headers);
             self.partitions.insert(id.clone(), partition);
         }
         for start in starts.iter().filter(|start| partitions.contains(&start.partition)) {

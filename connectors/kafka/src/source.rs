@@ -23,7 +23,7 @@ use crate::resolve::{self, Resolver};
 use crate::settings::Kafka;
 use crate::sink::KafkaSink;
 use crate::start;
-use crate::thread::{self, Command, Limits, Remote};
+use crate::thread::{self, Command, Limits, Reading, Remote};
 
 /// Numbers the sources of this process, so that a sink knows its own.
 static SOURCES: AtomicU64 = AtomicU64::new(1);
@@ -212,6 +212,14 @@ impl KafkaSource {
         self
     }
 
+    /// Does not read the records' headers: the function sees none, and dead letters keep none. To
+    /// look for them costs a buffer for each record, whether it has any or not.
+    #[must_use]
+    pub fn without_headers(mut self) -> Self {
+        self.options.headers = false;
+        self
+    }
+
     /// Passes a setting to librdkafka's consumer. What would break the guarantee is refused with
     /// the reason when the pipeline starts, and so is a name that librdkafka does not know.
     #[must_use]
@@ -235,15 +243,15 @@ impl Source for KafkaSource {
             Subscription::Topics(names) => names.join(", "),
             Subscription::Pattern(pattern) => format!("topics matching {pattern}"),
         };
-        SourceDescription {
-            kind: "kafka".into(),
-            target: format!("{what} at {}", self.kafka.servers()),
-            notes: vec![
-                format!("reads committed data only; first start: {:?}", self.options.start),
-                format!("group protocol {:?}", self.options.protocol),
-            ],
-            id: self.id,
+        let mut notes = vec![
+            format!("reads committed data only; first start: {:?}", self.options.start),
+            format!("group protocol {:?}", self.options.protocol),
+        ];
+        if !self.options.headers {
+            notes.push("headers are not read; dead letters have none of them".into());
         }
+        let target = format!("{what} at {}", self.kafka.servers());
+        SourceDescription { kind: "kafka".into(), target, notes, id: self.id }
     }
 
     async fn open(
@@ -266,9 +274,9 @@ impl Source for KafkaSource {
         let group = Helper::start("tidegate-kafka-group").map_err(no_thread)?;
         let limits = Limits { drain_max: context.drain_max, claim_max: context.claim_max };
         let orphans = Orphans::new(self.options.keeps_places(context), context.drain_max);
-        let remote =
-            thread::start(Arc::clone(&consumer), questions.clone(), events, limits, orphans)
-                .map_err(no_thread)?;
+        let reading = Reading { events, limits, headers: self.options.headers };
+        let remote = thread::start(Arc::clone(&consumer), questions.clone(), reading, orphans)
+            .map_err(no_thread)?;
 
         let (asked, subscription) = (Arc::clone(&consumer), self.subscription.clone());
         let start_max = context.start_max;

@@ -102,6 +102,8 @@ pub(crate) struct Reader {
     pub(crate) events: EventSender,
     pub(crate) partitions: HashMap<PartitionId, Partition>,
     pub(crate) rebalances: Rebalances,
+    /// Whether the headers of records are read.
+    pub(crate) headers: bool,
     commands: Receiver<Command>,
     main: WakingQueue,
     commits: Commits,
@@ -123,12 +125,19 @@ struct Closing {
     done: Option<oneshot::Sender<()>>,
 }
 
+/// What is read, and for whom.
+pub(crate) struct Reading {
+    pub(crate) events: EventSender,
+    pub(crate) limits: Limits,
+    /// Whether records' headers are.
+    pub(crate) headers: bool,
+}
+
 /// Starts the thread.
 pub(crate) fn start(
     consumer: Arc<Consumer>,
     helper: Helper,
-    events: EventSender,
-    limits: Limits,
+    reading: Reading,
     orphans: Orphans,
 ) -> std::io::Result<Remote> {
     let (sleeper, waker) = Sleeper::pair()?;
@@ -141,11 +150,12 @@ pub(crate) fn start(
         .ok_or_else(|| std::io::Error::other("the consumer has no queue"))?;
     let reader = Reader {
         commits: Commits::new(&consumer, &waker),
-        health: HealthWatch::new(events.clone()),
+        health: HealthWatch::new(reading.events.clone()),
         meters: Meters::default(),
         ends: Ends::default(),
         orphans,
-        rebalances: Rebalances::new(limits),
+        rebalances: Rebalances::new(reading.limits),
+        headers: reading.headers,
         partitions: HashMap::new(),
         turns: 0,
         closing: None,
@@ -155,7 +165,7 @@ pub(crate) fn start(
         consumer,
         waker,
         helper,
-        events,
+        events: reading.events,
         commands,
         sleeper,
         main,

@@ -207,7 +207,6 @@ impl RowWriter for Chunks {
 #[derive(Debug)]
 pub(crate) struct CopyRows {
     columns: i16,
-    pub(crate) rows: usize,
     bytes: Vec<u8>,
 }
 
@@ -216,17 +215,22 @@ impl CopyRows {
         let mut bytes = b"PGCOPY\n\xff\r\n\0".to_vec();
         // No flags, no extension.
         bytes.extend([0; 8]);
-        Self {
-            columns: i16::try_from(columns).expect("a table has at most 1,600 columns"),
-            rows: 0,
-            bytes,
-        }
+        Self { columns: i16::try_from(columns).expect("a table has at most 1,600 columns"), bytes }
     }
 
-    /// All bytes of the copy.
-    pub(crate) fn finish(mut self) -> Vec<u8> {
+    /// What was not sent yet.
+    pub(crate) fn part(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// It was sent.
+    pub(crate) fn sent(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// The end of the last part.
+    pub(crate) fn end(&mut self) {
         self.bytes.extend((-1_i16).to_be_bytes());
-        self.bytes
     }
 }
 
@@ -238,9 +242,7 @@ impl RowWriter for CopyRows {
         field(&mut self.bytes, &cell)
     }
 
-    fn end_row(&mut self) {
-        self.rows += 1;
-    }
+    fn end_row(&mut self) {}
 }
 
 /// Appends a length and what `write` appends; NULL if it appends nothing at all on purpose.

@@ -195,6 +195,7 @@ where
         let transaction = Transaction {
             opened,
             pid: session.pid,
+            tables: &self.target.tables,
             write_with: self.write_with.as_ref(),
             offsets,
             expected: &expected,

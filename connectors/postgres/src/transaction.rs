@@ -9,7 +9,7 @@ use tidegate::Cause;
 use tidegate::batch::Batch;
 use tidegate::mutant;
 use tidegate_sql::{
-    Compare, End, Expectation, Failure, Fate, Offsets, Ownership, Phase, Phases, WriteWith,
+    Compare, End, Expectation, Failure, Fate, Offsets, Ownership, Phase, Phases, Table, WriteWith,
 };
 use tokio::time::timeout;
 
@@ -32,6 +32,7 @@ pub(crate) struct Transaction<'s, O> {
     pub(crate) opened: &'s Opened,
     /// The backend that runs it.
     pub(crate) pid: i32,
+    pub(crate) tables: &'s [Table<O>],
     pub(crate) write_with: Option<&'s WriteWith<PgConnection, O, sqlx::Error>>,
     pub(crate) offsets: Offsets,
     pub(crate) expected: &'s [Expectation],
@@ -141,7 +142,7 @@ where
         let row = sqlx::query("SELECT pg_current_xact_id()::text").fetch_one(&mut *conn);
         let xid: String = row.await.map_err(before)?.get(0);
         watch.end("begin");
-        self.opened.plan.steps(conn, encoded).await.map_err(before)?;
+        self.opened.plan.steps(conn, self.tables, batch, encoded).await?;
         if let Some(write) = self.write_with {
             write(conn, batch).await.map_err(before)?;
             if current_xid(conn).await?.as_deref() != Some(&*xid) {

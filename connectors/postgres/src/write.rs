@@ -9,22 +9,21 @@
 
 use std::sync::Arc;
 
-use sqlx::postgres::PgArguments;
-use sqlx::postgres::Postgres;
+use sqlx::postgres::{PgArguments, PgConnection, Postgres};
 use sqlx::query::Query;
 use tidegate::Cause;
 use tidegate::batch::Batch;
 use tidegate::mutant;
 use tidegate::sink::Rejection;
 use tidegate_sql::{
-    BadCell, Bookkeeping, Cell, DeadLetterRow, Expectation, Kind, Limit, Offsets, Table,
-    column_list, compare_condition, dead_letter_rows, encode, on_conflict, quote,
+    BadCell, Bookkeeping, Cell, DeadLetterRow, Expectation, Failure, Kind, Limit, Offsets, Table,
+    append, column_list, compare_condition, dead_letter_rows, encode, on_conflict, quote,
 };
 
 use crate::check::Known;
 use crate::connection::query;
 use crate::encode::{Chunks, CopyRows, array_type};
-use crate::error::COMPARE_DIFFERS;
+use crate::error::{COMPARE_DIFFERS, before};
 use crate::store::{MATCH, SPANS, bind_compare};
 
 /// Rows of one table from which on `COPY` is used over a Unix socket. Measured by `benches/forms.rs`:
@@ -34,6 +33,10 @@ const COPY_ROWS_MIN_SOCKET: usize = 5_000;
 /// The same over TCP, where the client of this release leaves Nagle's algorithm on: the end of a
 /// `COPY` can wait 40 ms for an acknowledgement, nearly always below 1,000 rows, now and then above.
 const COPY_ROWS_MIN_TCP: usize = 10_000;
+
+/// How much of a `COPY` is encoded before it is sent, in bytes, looked at after so many records.
+const COPY_PART_BYTES: usize = 128 << 10;
+const COPY_PART_RECORDS: usize = 256;
 
 /// The most bytes of one statement with several tables: the server takes 1 GiB.
 const ONE_BYTES: usize = 512 << 20;
@@ -189,9 +192,7 @@ impl Plan {
             let takes = || batch.outputs().filter(|output| table.takes(output.value)).count();
             let many = outputs >= self.copy_rows_min && takes() >= self.copy_rows_min;
             let rows = if plan.copy.is_some() && many {
-                let mut rows = CopyRows::new(plan.kinds.len());
-                encode(table, &plan.limits, batch, &mut rows)?;
-                Rows::Copy(rows)
+                Rows::Copy
             } else {
                 let mut rows = Chunks::new(&plan.kinds);
                 encode(table, &plan.limits, batch, &mut rows)?;
@@ -226,7 +227,7 @@ impl Plan {
         let with_letters = encoded.has_dead_letters();
         let tables = encoded.tables.into_iter().filter_map(|rows| match rows {
             Rows::Arrays(chunks) => Some(chunks),
-            Rows::Copy(_) => None,
+            Rows::Copy => None,
         });
         for arrays in tables.flat_map(Chunks::into_statements) {
             statement = arrays.bind(statement);
@@ -241,36 +242,31 @@ impl Plan {
     }
 
     /// Writes the batch's rows step by step; the transaction is the caller's.
-    pub(crate) async fn steps(
+    pub(crate) async fn steps<O>(
         &self,
-        conn: &mut sqlx::PgConnection,
+        conn: &mut PgConnection,
+        tables: &[Table<O>],
+        batch: &Batch<O>,
         encoded: Encoded,
-    ) -> Result<(), sqlx::Error> {
-        for (rows, plan) in encoded.tables.into_iter().zip(&self.tables) {
+    ) -> Result<(), Failure> {
+        for ((rows, plan), table) in encoded.tables.into_iter().zip(&self.tables).zip(tables) {
             match rows {
                 Rows::Arrays(chunks) => {
                     for arrays in chunks.into_statements() {
                         if arrays.rows() > 0 {
                             let insert = arrays.bind(query(&plan.alone));
-                            insert.execute(&mut *conn).await?;
+                            insert.execute(&mut *conn).await.map_err(before)?;
                         }
                     }
                 }
-                Rows::Copy(rows) if rows.rows == 0 => {}
-                Rows::Copy(rows) => {
-                    let text = plan.copy.as_ref().expect("copied rows have a statement");
-                    let bytes = rows.finish();
-                    let mut copy = conn.copy_in_raw(text).await?;
-                    copy.send(bytes).await?;
-                    copy.finish().await?;
-                }
+                Rows::Copy => copy(conn, plan, table, batch).await?,
             }
         }
         if let Some(text) = &self.dead_letters {
             for arrays in encoded.dead_letters.into_statements() {
                 if arrays.rows() > 0 {
                     let insert = arrays.bind(query(text).bind(self.group.clone()));
-                    insert.execute(&mut *conn).await?;
+                    insert.execute(&mut *conn).await.map_err(before)?;
                 }
             }
         }
@@ -286,6 +282,34 @@ impl Plan {
 /// Rows of one table from which on they are copied.
 pub(crate) fn copy_rows_min(is_socket: bool) -> usize {
     if is_socket { COPY_ROWS_MIN_SOCKET } else { COPY_ROWS_MIN_TCP }
+}
+
+/// Copies the rows of a batch, each part while the server takes in the one before it.
+async fn copy<O>(
+    conn: &mut PgConnection,
+    plan: &TablePlan,
+    table: &Table<O>,
+    batch: &Batch<O>,
+) -> Result<(), Failure> {
+    let text = plan.copy.as_ref().expect("a table that is copied has a statement");
+    let mut copy = conn.copy_in_raw(text).await.map_err(before)?;
+    let mut rows = CopyRows::new(plan.kinds.len());
+    for part in batch.finished().chunks(COPY_PART_RECORDS) {
+        if let Err(rejection) = append(table, &plan.limits, part, &mut rows) {
+            let ended = copy.abort("a row cannot be stored").await;
+            return Err(
+                ended.map_or_else(|error| before(error).not_rolled_back(), |()| rejection.into())
+            );
+        }
+        if rows.part().len() >= COPY_PART_BYTES {
+            copy.send(rows.part()).await.map_err(before)?;
+            rows.sent();
+        }
+    }
+    rows.end();
+    copy.send(rows.part()).await.map_err(before)?;
+    copy.finish().await.map_err(before)?;
+    Ok(())
 }
 
 /// Compare, tables and dead letters as parts of one statement.
@@ -327,7 +351,7 @@ fn one_statement(
     format!("{with}{} {last}", parts.join(", "))
 }
 
-/// A batch as bytes, before anything is sent.
+/// A batch as bytes, before anything is sent; but for what is copied.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     tables: Vec<Rows>,
@@ -337,7 +361,8 @@ pub(crate) struct Encoded {
 #[derive(Debug)]
 enum Rows {
     Arrays(Chunks),
-    Copy(CopyRows),
+    /// Many: they are encoded while they are sent.
+    Copy,
 }
 
 impl Encoded {
@@ -350,7 +375,7 @@ impl Encoded {
     fn bytes(&self) -> usize {
         let tables = self.tables.iter().map(|rows| match rows {
             Rows::Arrays(chunks) => chunks.bytes(),
-            Rows::Copy(_) => 0,
+            Rows::Copy => 0,
         });
         self.dead_letters.bytes() + tables.sum::<usize>()
     }

@@ -58,7 +58,7 @@ pub use fate::{Failure, Fate, Phase};
 pub use name::{BadName, TableName, quote};
 pub use phases::Phases;
 pub use readback::{Contents, Dialect, ReadRow, ReadTable, RealColumn, row_lineage};
-pub use rows::{RowWriter, encode};
+pub use rows::{RowWriter, append, encode};
 pub use sink::{End, Offsets, WriteWith, Writing};
 pub use statement::{column_list, on_conflict};
 pub use table::{Column, Role, Table};

@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 
 use rust_decimal::Decimal;
 use tidegate::Cause;
-use tidegate::batch::{Batch, Output};
+use tidegate::batch::{Batch, Finished, Output};
 use tidegate::sink::Rejection;
 
 use crate::cell::{BadCell, Cell, Limit};
@@ -41,23 +41,40 @@ pub fn encode<O>(
     batch: &Batch<O>,
     rows: &mut impl RowWriter,
 ) -> Result<usize, Rejection> {
+    if !table.is_upsert() {
+        return append(table, limits, batch.finished(), rows);
+    }
     let outputs = batch.outputs().filter(|output| table.takes(output.value));
-    let mut count = 0;
-    if table.is_upsert() {
-        for row in merge(table, limits, outputs)? {
-            let mut sums = row.sums.into_iter();
-            for (index, column) in table.columns.iter().enumerate() {
-                let sum = match column.role {
-                    Role::Add => sums.next(),
-                    Role::Replace => None,
-                };
-                write_cell(table, limits, rows, &row.last, (index, column), sum)?;
-            }
-            rows.end_row();
-            count += 1;
+    let merged = merge(table, limits, outputs)?;
+    let count = merged.len();
+    for row in merged {
+        let mut sums = row.sums.into_iter();
+        for (index, column) in table.columns.iter().enumerate() {
+            let sum = match column.role {
+                Role::Add => sums.next(),
+                Role::Replace => None,
+            };
+            write_cell(table, limits, rows, &row.last, (index, column), sum)?;
         }
-    } else {
-        for output in outputs {
+        rows.end_row();
+    }
+    Ok(count)
+}
+
+/// Writes the rows that these records of a batch become in `table`, which appends; returns how
+/// many. A batch may be written in several parts, one behind the other.
+///
+/// # Errors
+/// As [`encode`].
+pub fn append<O>(
+    table: &Table<O>,
+    limits: &[Limit],
+    finished: &[Finished<O>],
+    rows: &mut impl RowWriter,
+) -> Result<usize, Rejection> {
+    let mut count = 0;
+    for output in finished.iter().flat_map(Finished::outputs) {
+        if table.takes(output.value) {
             for column in table.columns.iter().enumerate() {
                 write_cell(table, limits, rows, &output, column, None)?;
             }
@@ -200,7 +217,7 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
-    use tidegate::batch::{Finished, Outcome, Span};
+    use tidegate::batch::{Outcome, Span};
     use tidegate::record::{Epoch, Headers, Offset, PartitionId, Record};
 
     use super::*;

@@ -95,6 +95,16 @@ async fn keys_values_headers_and_times_arrive_as_they_were_written() {
     assert_eq!((&records[2].key, &records[2].value), (&None, &None), "null differs from empty");
     assert!(records[2].headers.is_empty());
     member.close().await;
+
+    let source = kafka().source(topic.as_str()).without_headers();
+    let mut member = Member::join(source, &unique("g")).await;
+    let assignment = member.assigned().await;
+    member.answer(assignment, |_| 0);
+    member.credit_all();
+    let bare = member.read(3).await;
+    assert_eq!((&bare[0].key, &bare[0].value), (&records[0].key, &records[0].value));
+    assert!(bare[0].headers.is_empty(), "they were not to be read");
+    member.close().await;
 }
 
 #[tokio::test]
