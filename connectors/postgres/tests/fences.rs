@@ -326,6 +326,40 @@ async fn a_copy_is_part_of_the_transaction_like_any_insert() {
     assert_eq!(lab.number("SELECT count(*) FROM items").await, 1);
 }
 
+/// What was sent of it before is taken back, whether we refuse a row or the server has refused one before.
+#[tokio::test]
+async fn a_copy_of_several_parts_that_ends_in_the_middle_leaves_nothing() {
+    let lab = Database::new().await;
+    lab.run("CREATE TABLE items (id bigint CHECK (id <> 13), text text, amount bigint)").await;
+    let mut sink = open(lab.sink(vec![items()]).copy_rows_min(1)).await;
+    claim_from_zero(&mut sink, 1).await;
+    let long = "long enough for many parts ".repeat(40);
+    let batch = |bad: &[(i64, Item)]| {
+        let rows = (0..3000).map(|offset| {
+            let bad = bad.iter().find(|(at, _)| *at == offset).map(|(_, item)| item.clone());
+            (offset, bad.unwrap_or_else(|| item(offset + 100, &long, 1)))
+        });
+        rows.fold(cut(0, 0..3000), |cut, (offset, row)| cut.emit(offset, [row])).batch()
+    };
+    let (ours, servers) = ((2500, item(1, "\0", 1)), (100, item(13, "b", 1)));
+    let refused = batch(std::slice::from_ref(&ours));
+    match sink.commit(&refused).await {
+        Err(CommitError::Rejected(rejection)) => {
+            let record = rejection.record.map(|record| record.offset.get());
+            assert_eq!(record, Some(2500), "{}", rejection.cause);
+        }
+        other => panic!("rejected, got {other:?}"),
+    }
+    assert_eq!(common::culprit(&mut sink, &refused).await, 2500);
+    let both = batch(&[servers, ours]);
+    let result = sink.commit(&both).await;
+    assert!(matches!(result, Err(CommitError::Rejected(_))), "{result:?}");
+    assert_eq!(common::culprit(&mut sink, &both).await, 100);
+    assert_eq!(lab.number("SELECT count(*) FROM items").await, 0);
+    sink.commit(&batch(&[])).await.expect("committed");
+    assert_eq!(lab.number("SELECT count(*) FROM items").await, 3000);
+}
+
 #[tokio::test]
 async fn a_plan_that_went_stale_is_made_again_on_a_new_session() {
     let lab = Database::new().await;
