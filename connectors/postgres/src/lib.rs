@@ -73,6 +73,7 @@
 mod check;
 mod claim;
 mod connection;
+mod copy;
 mod encode;
 mod error;
 mod progress;

@@ -14,10 +14,11 @@ use tidegate_sql::{End, Failure, Offsets, Ownership, Phases, Table, Target, Writ
 use crate::check;
 use crate::claim::Earlier;
 use crate::connection::{Session, bounded, connect, connect_within};
+use crate::copy::copy_rows_min;
 use crate::settings::{Plaintext, Settings};
 use crate::store::Store;
 use crate::transaction::{Opened, Transaction};
-use crate::write::{Plan, copy_rows_min};
+use crate::write::Plan;
 
 /// How long the end of a connection may take.
 const CLOSE_MAX: Duration = Duration::from_secs(2);

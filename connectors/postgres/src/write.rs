@@ -17,26 +17,15 @@ use tidegate::mutant;
 use tidegate::sink::Rejection;
 use tidegate_sql::{
     BadCell, Bookkeeping, Cell, DeadLetterRow, Expectation, Failure, Kind, Limit, Offsets, Table,
-    append, column_list, compare_condition, dead_letter_rows, encode, on_conflict, quote,
+    column_list, compare_condition, dead_letter_rows, encode, on_conflict, quote,
 };
 
 use crate::check::Known;
 use crate::connection::query;
-use crate::encode::{Chunks, CopyRows, array_type};
+use crate::copy::copy;
+use crate::encode::{Chunks, array_type};
 use crate::error::{COMPARE_DIFFERS, before};
 use crate::store::{MATCH, SPANS, bind_compare};
-
-/// Rows of one table from which on `COPY` is used over a Unix socket. Measured by `benches/forms.rs`:
-/// even at 1,000 to 2,000 rows, 1.3 to 1.6 times the rate from 5,000 on.
-const COPY_ROWS_MIN_SOCKET: usize = 5_000;
-
-/// The same over TCP, where the client of this release leaves Nagle's algorithm on: the end of a
-/// `COPY` can wait 40 ms for an acknowledgement, nearly always below 1,000 rows, now and then above.
-const COPY_ROWS_MIN_TCP: usize = 10_000;
-
-/// How much of a `COPY` is encoded before it is sent, in bytes, looked at after so many records.
-const COPY_PART_BYTES: usize = 128 << 10;
-const COPY_PART_RECORDS: usize = 256;
 
 /// The most bytes of one statement with several tables: the server takes 1 GiB.
 const ONE_BYTES: usize = 512 << 20;
@@ -259,7 +248,10 @@ impl Plan {
                         }
                     }
                 }
-                Rows::Copy => copy(conn, plan, table, batch).await?,
+                Rows::Copy => {
+                    let text = plan.copy.as_ref().expect("what is copied has a statement");
+                    copy(conn, text, table, &plan.limits, batch).await?;
+                }
             }
         }
         if let Some(text) = &self.dead_letters {
@@ -277,39 +269,6 @@ impl Plan {
     pub(crate) fn takes_dead_letters(&self) -> bool {
         self.dead_letters.is_some()
     }
-}
-
-/// Rows of one table from which on they are copied.
-pub(crate) fn copy_rows_min(is_socket: bool) -> usize {
-    if is_socket { COPY_ROWS_MIN_SOCKET } else { COPY_ROWS_MIN_TCP }
-}
-
-/// Copies the rows of a batch, each part while the server takes in the one before it.
-async fn copy<O>(
-    conn: &mut PgConnection,
-    plan: &TablePlan,
-    table: &Table<O>,
-    batch: &Batch<O>,
-) -> Result<(), Failure> {
-    let text = plan.copy.as_ref().expect("a table that is copied has a statement");
-    let mut copy = conn.copy_in_raw(text).await.map_err(before)?;
-    let mut rows = CopyRows::new(plan.kinds.len());
-    for part in batch.finished().chunks(COPY_PART_RECORDS) {
-        if let Err(rejection) = append(table, &plan.limits, part, &mut rows) {
-            let ended = copy.abort("a row cannot be stored").await;
-            return Err(
-                ended.map_or_else(|error| before(error).not_rolled_back(), |()| rejection.into())
-            );
-        }
-        if rows.part().len() >= COPY_PART_BYTES {
-            copy.send(rows.part()).await.map_err(before)?;
-            rows.sent();
-        }
-    }
-    rows.end();
-    copy.send(rows.part()).await.map_err(before)?;
-    copy.finish().await.map_err(before)?;
-    Ok(())
 }
 
 /// Compare, tables and dead letters as parts of one statement.
