@@ -179,8 +179,8 @@ impl Plan {
         for (table, plan) in tables.iter().zip(&self.tables) {
             // Few rows after the filter go faster by `UNNEST`, whatever the size of the batch.
             let takes = || batch.outputs().filter(|output| table.takes(output.value)).count();
-            let many = outputs >= self.copy_rows_min && takes() >= self.copy_rows_min;
-            let rows = if plan.copy.is_some() && many {
+            let min = self.copy_rows_min;
+            let rows = if plan.copy.is_some() && outputs >= min && takes() >= min {
                 Rows::Copy
             } else {
                 let mut rows = Chunks::new(&plan.kinds);

@@ -1,10 +1,15 @@
 //! What copiers wrote about themselves.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
+
+/// How much of a file its end is.
+const END_BYTES: u64 = 65_536;
 
 /// A span that a copier says it cut or committed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -64,6 +69,27 @@ impl Trail {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("evidence in {}", path.display()))?;
         parse_trail(&text).with_context(|| format!("evidence in {}", path.display()))
+    }
+
+    /// Reads the end of a file: what long runs wrote before costs too much to read again and again.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_end(path: &Path) -> Result<Self> {
+        let read = || -> Result<Self> {
+            let mut file = File::open(path)?;
+            let skipped = file.metadata()?.len().saturating_sub(END_BYTES);
+            file.seek(SeekFrom::Start(skipped))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            // It may begin in the middle of a line, or of a letter.
+            let whole = match bytes.iter().position(|byte| *byte == b'\n') {
+                Some(end) if skipped > 0 => &bytes[end + 1..],
+                _ => &bytes[..],
+            };
+            parse_trail(std::str::from_utf8(whole)?)
+        };
+        read().with_context(|| format!("evidence in {}", path.display()))
     }
 
     /// The same with nothing in it that no count and no comparison of many copiers asks for: half an hour of several
@@ -166,6 +192,23 @@ mod tests {
         assert!(slim.overlap().is_some());
         assert_eq!(slim.fates("committed"), 2);
         assert!(slim.events.iter().all(|event| event.rest.is_empty()));
+    }
+
+    #[test]
+    fn the_end_of_long_evidence_is_its_last_lines() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let lines: Vec<_> = (0..2_000).map(|at| commit(at, at + 1, 0) + "\n").collect();
+        let cut = r#"{"event":"cut","pid":1,"ns":7}"#;
+        std::fs::write(file.path(), lines.concat() + cut + "\n").expect("written");
+        let (end, all) = (Trail::read_end(file.path()), Trail::read(file.path()));
+        let (end, all) = (end.expect("its end"), all.expect("all of it"));
+        assert!((100..1_000).contains(&end.events.len()), "{} events", end.events.len());
+        let last = |trail: &Trail| trail.committed().last().cloned();
+        assert_eq!(last(&end), last(&all));
+        assert_eq!((end.open_cut(), all.open_cut()), (Some(7), Some(7)));
+        std::fs::write(file.path(), format!("{cut}\n{}", lines[0])).expect("written");
+        let short = Trail::read_end(file.path()).expect("all of it");
+        assert_eq!((short.events.len(), short.open_cut()), (2, None));
     }
 
     #[test]

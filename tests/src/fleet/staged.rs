@@ -1,22 +1,17 @@
 //! Scenes in which one fault comes at one moment: the usual copier, waiting for its commits, and the end.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tokio::time::sleep;
 
-use super::{Copier, Feed, Mix, Orders, Scene, Trail, generate, parse_trail, until};
+use super::{Copier, Feed, Mix, Orders, Scene, Trail, generate, until};
 use crate::audit::{Compared, Rules};
 
 /// What anything staged may take on a busy machine.
 pub const SOON: Duration = Duration::from_secs(60);
 /// How long the group waits for a silent member.
 pub const SESSION_MS: &str = "2000";
-
-/// How much of the evidence its end is, in bytes.
-const LAST_WORDS: u64 = 65_536;
 
 /// The usual copier of a staged scene: short times, few threads, two retries.
 #[must_use]
@@ -59,19 +54,13 @@ impl Orders {
         if self.evidence().exists() { self.trail() } else { Ok(Trail::default()) }
     }
 
-    /// The end of the evidence: what long runs wrote before costs too much to read again and again.
+    /// The end of the evidence; nothing, if there is none yet.
     ///
     /// # Errors
     /// As [`trail_so_far`](Self::trail_so_far).
     pub fn last_words(&self) -> Result<Trail> {
-        let Ok(mut file) = File::open(self.evidence()) else { return Ok(Trail::default()) };
-        let skipped = file.metadata()?.len().saturating_sub(LAST_WORDS);
-        file.seek(SeekFrom::Start(skipped))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        // The first of them may be half a line.
-        let whole = if skipped == 0 { Some(&text[..]) } else { text.split_once('\n').map(|x| x.1) };
-        parse_trail(whole.unwrap_or_default())
+        let path = self.evidence();
+        if path.exists() { Trail::read_end(&path) } else { Ok(Trail::default()) }
     }
 
     /// How often its copiers have committed so far.

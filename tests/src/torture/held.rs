@@ -35,6 +35,19 @@ impl Held {
             Self::Lock(connection) => drop(connection.close().await),
         }
     }
+
+    /// Keeps a commit whose copier stands still from the store for so long. The lock is let go at once, because
+    /// others need it to take over, and nobody is there to take it; a request arrives in the end.
+    pub(super) async fn outlast(self, length: Duration) {
+        if let Self::Trap(_) = self {
+            sleep(length).await;
+            self.release().await;
+            sleep(LOOK).await;
+        } else {
+            self.release().await;
+            sleep(length).await;
+        }
+    }
 }
 
 /// Does this to the next commit on a wire that writes results: another one shows nothing. `None` if none comes.

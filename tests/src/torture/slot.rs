@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use tokio::time::sleep;
 
-use super::held::{Held, hold};
+use super::held::hold;
 use super::{Fault, Nemesis};
 use crate::fleet::{Copier, Orders, Store};
 use crate::wire::Wire;
@@ -134,7 +134,11 @@ impl<'a> Slot<'a> {
                 self.copier = self.orders.start()?;
             }
             Fault::StopCopier { length, .. } => self.stop(length).await?,
-            Fault::StopCommit { length, .. } => return self.stop_in_commit(&fault, length).await,
+            Fault::StopCommit { length, .. } => {
+                if !self.stop_in_commit(length).await? {
+                    return Ok(false);
+                }
+            }
             Fault::Stutter { times, .. } => {
                 for _ in 0..times {
                     self.stop(Duration::from_millis(50 + fastrand::u64(..850))).await?;
@@ -154,8 +158,8 @@ impl<'a> Slot<'a> {
         self.copier.signal("CONT")
     }
 
-    /// Its commit arrives just before it hears of it.
-    async fn stop_in_commit(&mut self, fault: &Fault, length: Duration) -> Result<bool> {
+    /// Its commit arrives, or goes on, when others have its partitions. Whether one came.
+    async fn stop_in_commit(&mut self, length: Duration) -> Result<bool> {
         let Some(held) = hold(self.wire, self.store, &self.orders).await? else {
             return Ok(false);
         };
@@ -164,21 +168,8 @@ impl<'a> Slot<'a> {
             return Ok(false);
         }
         self.copier.signal("STOP")?;
-        // Others need the lock of a file to take over; a commit on a wire is not there before its time.
-        let held = match held {
-            lock @ Held::Lock(_) => {
-                lock.release().await;
-                None
-            }
-            trap @ Held::Trap(_) => Some(trap),
-        };
-        sleep(length).await;
-        if let Some(held) = held {
-            held.release().await;
-            sleep(LOOK).await;
-        }
+        held.outlast(length).await;
         self.copier.signal("CONT")?;
-        self.tally.hit(fault);
         Ok(true)
     }
 
