@@ -92,8 +92,14 @@ async fn there(
     catch: &UnboundedSender<Catch>,
 ) -> End {
     let mut buffer = vec![0; 65_536];
+    let mut was_held = false;
     loop {
-        let Ok(read @ 1..) = client.read(&mut buffer).await else { return End::Both };
+        let read = match client.read(&mut buffer).await {
+            Ok(read @ 1..) => read,
+            // It may have gone while its request was held; the server answers all the same.
+            Ok(0) if was_held => return End::ClientGone,
+            _ => return End::Both,
+        };
         road.travel().await;
         let mut requests = VecDeque::from(road.parse(|s| s.requests(&buffer[..read])));
         while let Some(request) = requests.pop_front() {
@@ -111,43 +117,28 @@ async fn there(
                 Some(Act::HoldAnswer) => {
                     trap.into_iter().for_each(|t| drop(catch.send(Catch::Hold(request.number, t))));
                 }
-                Some(Act::Hold | Act::CutAndHold) => {
+                Some(Act::Hold) => {
+                    let trap = trap.expect("just looked at");
+                    trap.done();
+                    trap.opened().await;
+                    was_held = true;
+                }
+                Some(Act::CutAndHold) => {
                     let trap = trap.expect("just looked at");
                     let mut held = request.bytes;
                     held.extend(requests.drain(..).flat_map(|request| request.bytes));
-                    return late(client, server, road, &held, &trap).await;
+                    drop(client);
+                    road.hang_up.notify_one();
+                    trap.done();
+                    trap.opened().await;
+                    let sent = server.write_all(&held).await;
+                    return if sent.is_ok() { End::ClientGone } else { End::Both };
                 }
             }
             if server.write_all(&request.bytes).await.is_err() {
                 return End::Both;
             }
         }
-    }
-}
-
-/// The rest of a connection whose request was held: once delivered, nothing is understood any more.
-async fn late(
-    client: OwnedReadHalf,
-    mut server: OwnedWriteHalf,
-    road: &Road<'_>,
-    held: &[u8],
-    trap: &Trap,
-) -> End {
-    let mut client = Some(client);
-    if trap.act == Act::CutAndHold {
-        client = None;
-        road.hang_up.notify_one();
-    }
-    trap.done();
-    trap.opened().await;
-    if server.write_all(held).await.is_err() {
-        return End::Both;
-    }
-    let Some(mut client) = client else { return End::ClientGone };
-    match tokio::io::copy(&mut client, &mut server).await {
-        // It may have gone long ago; the server answers all the same.
-        Ok(0) => End::ClientGone,
-        _ => End::Both,
     }
 }
 
@@ -190,5 +181,45 @@ async fn back(
                 client = None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Result;
+    use tokio::net::TcpListener;
+
+    use super::super::{Protocol, Wire, api};
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A request that consists of its head.
+    fn frame(api: i16, number: u8) -> Vec<u8> {
+        let [high, low] = api.to_be_bytes();
+        vec![0, 0, 0, 8, high, low, 0, 1, 0, 0, 0, number]
+    }
+
+    /// A request that was held is followed by others, some of them begun before, and they are understood again.
+    #[tokio::test]
+    async fn what_comes_behind_a_held_request_is_caught_too() -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let wire = Wire::to(listener.local_addr()?.to_string(), Protocol::Kafka)?;
+        let mut client = TcpStream::connect(wire.address()).await?;
+        let (mut server, _) = listener.accept().await?;
+        let (first, second) = (frame(api::PRODUCE, 1), frame(api::END_TXN, 2));
+        let holds = wire.trap(Act::Hold, |what| what.is_api(api::PRODUCE));
+        let passes = wire.trap(Act::Pass, |what| what.is_api(api::END_TXN));
+        client.write_all(&[&first[..], &second[..5]].concat()).await?;
+        holds.hit(SOON).await?;
+        let mut came = [0; 24];
+        let early = timeout(Duration::from_millis(100), server.read(&mut came)).await;
+        assert!(early.is_err(), "it is held");
+        holds.open();
+        client.write_all(&second[5..]).await?;
+        passes.hit(SOON).await?;
+        timeout(SOON, server.read_exact(&mut came)).await??;
+        assert_eq!(came.to_vec(), [first, second].concat());
+        Ok(())
     }
 }
