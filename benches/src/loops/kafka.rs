@@ -25,7 +25,7 @@ fn producer(case: &Case) -> ClientConfig {
         .set("enable.idempotence", "true")
         .set("delivery.report.only.error", "true")
         .set("queue.buffering.max.messages", "20000")
-        .set("linger.ms", "1");
+        .set("linger.ms", "5");
     config
 }
 

@@ -33,8 +33,8 @@ pub(crate) use group_admin::{Pending, group_members, group_offsets, set_group_of
 #[cfg(feature = "testing")]
 pub(crate) use mock::set_initial_rebalance_delay;
 pub(crate) use produce::{
-    Payload, TopicHandle, abort_transaction, begin_transaction, commit_transaction, flush,
-    init_transactions, produce, send_offsets,
+    Payload, Plain, TopicHandle, abort_transaction, begin_transaction, commit_transaction, flush,
+    init_transactions, produce, produce_run, send_offsets,
 };
 pub(crate) use queue::{PartitionQueue, Row, RowKind, WakingQueue, cached_high_watermark};
 

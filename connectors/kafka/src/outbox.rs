@@ -4,10 +4,10 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 use rdkafka::types::RDKafkaErrorCode as Code;
-use tidegate::batch::{Batch, DeadLetter, Finished, Outcome};
+use tidegate::batch::{DeadLetter, Finished, Outcome};
 use tidegate::record::{self, Coordinates, RawRecord, Topic};
 
-use crate::ffi::{self, Payload};
+use crate::ffi::{self, Payload, Plain};
 use crate::message::Message;
 use crate::producer::TopicHandles;
 
@@ -47,9 +47,9 @@ impl Item<'_> {
     }
 }
 
-/// All messages of a batch, in order.
-pub(crate) fn items(batch: &Batch<Message>) -> impl Iterator<Item = Item<'_>> {
-    batch.finished().iter().flat_map(|finished| {
+/// All messages of these records, in order.
+pub(crate) fn items(finished: &[Finished<Message>]) -> impl Iterator<Item = Item<'_>> {
+    finished.iter().flat_map(|finished| {
         let (outputs, dead) = match &finished.outcome {
             Outcome::Emit(outputs) => (outputs.as_slice(), None),
             Outcome::Filtered => (&[][..], None),
@@ -90,6 +90,53 @@ impl Outbox {
                 self.send_output(record, *index, message, id, topics)
             }
             Item::Dead { finished, letter } => self.send_dead(finished, letter, id, topics),
+        }
+    }
+
+    /// Produces as many of these messages as go in one call, each under its number; answers how many
+    /// were taken from the front, and why not the next. If that is not a full queue, some behind it
+    /// may have been taken: only for transactions, which are aborted then.
+    pub(crate) fn send_run(
+        &mut self,
+        items: &[(Item<'_>, usize)],
+        topics: &mut TopicHandles,
+    ) -> (usize, Result<(), Code>) {
+        let Some(((item, id), rest)) = items.split_first() else { return (0, Ok(())) };
+        let Some(first) = self.plain(item) else {
+            let sent = self.send(item, *id, topics);
+            return (usize::from(sent.is_ok()), sent);
+        };
+        let goes_along = |message: &Message| {
+            message.partition == first.partition && message.topic == first.topic
+        };
+        let along = rest.iter().map_while(|(item, _)| self.plain(item).filter(|m| goes_along(m)));
+        let messages = std::iter::once(first).chain(along).zip(items);
+        let handle = match topics.get(&first.topic) {
+            Ok(handle) => handle,
+            Err(code) => return (0, Err(code)),
+        };
+        let mut count = 0;
+        let run = messages.map(|(message, (_, id))| {
+            count += 1;
+            Plain { key: message.key.as_deref(), value: message.value.as_deref(), id: *id }
+        });
+        match ffi::produce_run(handle, first.partition, run) {
+            Ok(()) => (count, Ok(())),
+            Err((taken, code)) => (taken, Err(code)),
+        }
+    }
+
+    /// The message of a result that needs neither headers nor a timestamp.
+    fn plain<'a>(&self, item: &Item<'a>) -> Option<&'a Message> {
+        match item {
+            Item::Output { message, .. }
+                if self.lineage == Lineage::Off
+                    && message.headers.is_empty()
+                    && message.timestamp.is_none() =>
+            {
+                Some(message)
+            }
+            Item::Output { .. } | Item::Dead { .. } => None,
         }
     }
 

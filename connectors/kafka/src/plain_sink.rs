@@ -82,7 +82,7 @@ impl KafkaPlainSink {
     async fn send(&mut self, batch: &Batch<Message>) -> Result<usize, (usize, Code)> {
         let begun = Instant::now();
         let mut sent = 0;
-        for (id, item) in items(batch).enumerate() {
+        for (id, item) in items(batch.finished()).enumerate() {
             loop {
                 let open = self.open.as_mut().ok_or((id, Code::State))?;
                 match self.outbox.send(&item, id, &mut open.topics) {
@@ -138,7 +138,7 @@ fn failed(batch: &Batch<Message>, call: Call, id: usize, others: usize, code: Co
         _ => format!("message {id} of the batch and {others} more were not written: {code}"),
     });
     // A set that is too large comes back whole, the healthy with the one at fault.
-    let item = items(batch).nth(id).filter(|_| others == 0);
+    let item = items(batch.finished()).nth(id).filter(|_| others == 0);
     match judge(call, &failure) {
         Verdict::Rejected => SinkError::Rejected(match item {
             Some(item) => Rejection::of_record(cause, item.coordinates()),

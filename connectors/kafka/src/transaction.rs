@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tidegate::Cause;
-use tidegate::batch::{Batch, Span};
+use tidegate::batch::{Batch, Finished, Span};
 use tidegate::mutant;
 use tidegate::record::{Offset, PartitionId};
 use tidegate::sink::{CommitError, Move, Rejection, SinkError};
@@ -29,14 +29,14 @@ const MEMBERSHIP_MAX: Duration = Duration::from_secs(10);
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
 /// Messages after which other tasks get a turn.
 const YIELD_EVERY: usize = 1024;
-/// The last messages of a batch, which are handed over while the consumer's thread is asked for the membership that is
-/// committed with: under load the way there and back takes longer than they do.
-const LAST_MESSAGES: usize = 1024;
+/// The last records of a batch, whose messages are handed over while the consumer's thread is asked for the membership
+/// that is committed with: under load the way there and back takes longer than they do.
+const LAST_RECORDS: usize = 1024;
 
 impl KafkaSink {
     pub(crate) async fn commit_batch(&mut self, batch: &Batch<Message>) -> Result<(), CommitError> {
         let spans: Vec<Span> = moved(batch.spans());
-        if spans.is_empty() && items(batch).next().is_none() {
+        if spans.is_empty() && items(batch.finished()).next().is_none() {
             return Ok(());
         }
         let membership = self.send_as_a_member(batch, &spans).await?;
@@ -69,24 +69,24 @@ impl KafkaSink {
             Err(refused) => return Err(self.give_up(refused).await),
         };
         let begun = Instant::now();
-        let mut messages = items(batch).enumerate();
-        let early = items(batch).count().saturating_sub(LAST_MESSAGES);
-        if early > 0 {
-            self.send(batch, messages.by_ref().take(early)).await?;
+        let (early, last) = batch.finished().split_at(batch.len().saturating_sub(LAST_RECORDS));
+        let mut sent = self.send(batch, early, 0).await?;
+        if sent > 0 {
             // Asked again: the newest membership is what the broker compares, and the spans must
             // still be ours with it.
             let asked = match self.ask(Scope::Spans(spans.to_vec())) {
                 Ok(asked) => asked,
                 Err(refused) => return Err(self.give_up(refused).await),
             };
-            self.send(batch, messages).await?;
+            sent += self.send(batch, last, sent).await?;
             membership = match asked.await {
                 Ok(membership) => membership,
                 Err(refused) => return Err(self.give_up(refused).await),
             };
         } else {
-            self.send(batch, messages).await?;
+            sent = self.send(batch, last, 0).await?;
         }
+        metrics::produced(sent);
         metrics::phase("send", begun.elapsed());
         Ok(membership)
     }
@@ -98,7 +98,7 @@ impl KafkaSink {
             open.send_one_by_one(ONE_BY_ONE_COMMITS).await.map_err(no_producer)?;
         }
         self.begin().await?;
-        self.send(batch, items(batch).enumerate()).await?;
+        metrics::produced(self.send(batch, batch.finished(), 0).await?);
         let ended = producer(&mut self.open)?.flush_and_abort().await;
         let said = self.conclude(ended, Some(batch));
         self.renew_after(&said).await;
@@ -183,34 +183,48 @@ impl KafkaSink {
         self.conclude(ended, None)
     }
 
-    /// Hands these messages of the batch, each with its number, to the producer. A full queue is
-    /// waited for, within half of the transaction's time; nothing is ever dropped.
+    /// Hands the messages of a part of the batch, numbered from `first` on, to the producer; answers
+    /// how many there were.
     async fn send(
         &mut self,
         batch: &Batch<Message>,
-        messages: impl Iterator<Item = (usize, Item<'_>)>,
-    ) -> Result<(), CommitError> {
-        let begun = Instant::now();
-        let patience = opened(&mut self.open)?.times.transaction / 2;
+        part: &[Finished<Message>],
+        first: usize,
+    ) -> Result<usize, CommitError> {
+        let deadline = Instant::now() + opened(&mut self.open)?.times.transaction / 2;
+        let mut messages = items(part).zip(first..);
         let mut sent = 0;
-        for (id, item) in messages {
-            loop {
-                let producer = producer(&mut self.open)?;
-                match self.outbox.send(&item, id, producer.topics()) {
-                    Ok(()) => break,
-                    Err(Code::QueueFull) if mutant::is("M24") => break,
-                    Err(Code::QueueFull) if begun.elapsed() < patience => {
-                        tokio::time::sleep(QUEUE_FULL_WAIT).await;
-                    }
-                    Err(code) => return Err(self.not_sent(code, batch, id).await),
-                }
+        loop {
+            let turn: Vec<(Item<'_>, usize)> = messages.by_ref().take(YIELD_EVERY).collect();
+            if turn.is_empty() {
+                return Ok(sent);
             }
-            sent += 1;
-            if sent % YIELD_EVERY == 0 {
-                tokio::task::yield_now().await;
+            self.send_turn(batch, &turn, deadline).await?;
+            sent += turn.len();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A full queue is waited for, until the deadline; nothing is ever dropped.
+    async fn send_turn(
+        &mut self,
+        batch: &Batch<Message>,
+        mut messages: &[(Item<'_>, usize)],
+        deadline: Instant,
+    ) -> Result<(), CommitError> {
+        while !messages.is_empty() {
+            let producer = producer(&mut self.open)?;
+            let (taken, refused) = self.outbox.send_run(messages, producer.topics());
+            messages = &messages[taken..];
+            match (refused, messages) {
+                (Ok(()), _) | (Err(_), []) => {}
+                (Err(Code::QueueFull), [_, rest @ ..]) if mutant::is("M24") => messages = rest,
+                (Err(Code::QueueFull), _) if Instant::now() < deadline => {
+                    tokio::time::sleep(QUEUE_FULL_WAIT).await;
+                }
+                (Err(code), [(_, id), ..]) => return Err(self.not_sent(code, batch, *id).await),
             }
         }
-        metrics::produced(sent);
         Ok(())
     }
 
@@ -318,7 +332,7 @@ fn message_failed(batch: &Batch<Message>, call: Call, id: usize, code: Code) -> 
 /// The refusal of one message: the record it came from is at fault.
 fn rejected(batch: &Batch<Message>, id: usize, code: Code) -> CommitError {
     let cause = Cause::new(format_args!("message {id} of the batch was refused: {code}"));
-    CommitError::Rejected(match items(batch).nth(id) {
+    CommitError::Rejected(match items(batch.finished()).nth(id) {
         Some(item) => Rejection::of_record(cause, item.coordinates()),
         None => Rejection::of_some_record(cause),
     })

@@ -150,6 +150,61 @@ fn produce_plain(
     }
 }
 
+/// A message of [`produce_run`], borrowed: librdkafka copies it.
+pub(crate) struct Plain<'a> {
+    /// The key; `None` is a null key.
+    pub(crate) key: Option<&'a [u8]>,
+    /// The value; `None` is a tombstone.
+    pub(crate) value: Option<&'a [u8]>,
+    /// Comes back with the delivery report.
+    pub(crate) id: usize,
+}
+
+/// As [`produce`] for messages without headers and timestamps that go to one partition, or all where
+/// the partitioner says: locks and clocks are asked once for all of them. Answers the place of the
+/// first that was not taken. Behind one that found the queue full none is taken; behind one that was
+/// refused for another reason the others are.
+pub(crate) fn produce_run<'a>(
+    topic: &TopicHandle,
+    partition: Option<i32>,
+    messages: impl Iterator<Item = Plain<'a>>,
+) -> Result<(), (usize, RDKafkaErrorCode)> {
+    let mut entries: Vec<sys::rd_kafka_message_t> = messages
+        .map(|message| {
+            let (payload, len) = parts(message.value);
+            let (key, key_len) = parts(message.key);
+            sys::rd_kafka_message_t {
+                err: sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR,
+                rkt: ptr::null_mut(),
+                partition: PARTITION_UNASSIGNED,
+                payload,
+                len,
+                key,
+                key_len,
+                offset: 0,
+                _private: message.id as *mut c_void,
+            }
+        })
+        .collect();
+    // SAFETY: the topic is live; the array has as many entries as said; keys and values live for
+    // `'a` and are copied (MSG_F_COPY) before the call returns; the opaque values are numbers that
+    // are never followed.
+    unsafe {
+        sys::rd_kafka_produce_batch(
+            topic.pointer.as_ptr(),
+            partition.unwrap_or(PARTITION_UNASSIGNED),
+            sys::RD_KAFKA_MSG_F_COPY,
+            entries.as_mut_ptr(),
+            i32::try_from(entries.len()).expect("a run is a part of a batch"),
+        );
+    }
+    let codes = entries.iter().map(|entry| RDKafkaErrorCode::from(entry.err));
+    match codes.enumerate().find(|(_, code)| *code != RDKafkaErrorCode::NoError) {
+        Some(refused) => Err(refused),
+        None => Ok(()),
+    }
+}
+
 fn parts(bytes: Option<&[u8]>) -> (*mut c_void, usize) {
     bytes.map_or((ptr::null_mut(), 0), |bytes| (bytes.as_ptr().cast_mut().cast(), bytes.len()))
 }
