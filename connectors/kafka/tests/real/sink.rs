@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate::batch::{Batch, DeadLetter, DeadReason, Finished, Outcome, Outputs, Span};
-use tidegate::record::{Epoch, Offset, PartitionId};
+use tidegate::record::{Epoch, Offset, PartitionId, Timestamp};
 use tidegate::sink::{
     ClaimRequest, CommitError, DeadLetters, Move, Sink, SinkContext, SinkError, TransactionalSink,
 };
@@ -515,25 +515,77 @@ async fn a_batch_larger_than_the_producers_queue_is_sent_whole() {
     let source = kafka().source(input.as_str());
     let sink = source.sink().set("queue.buffering.max.messages", "1000").set("linger.ms", "50");
     let mut copier = Copier::start_with(source, sink, &unique("copier"), &output).await;
-    let records = copier.member.read(1).await;
-    let id = PartitionId::new(input.as_str(), 0);
     let many = (0..20_000u32)
         .map(|number| Message::to(output.as_str()).key(number.to_string()).value("x"))
         .collect();
-    let finished = vec![Finished {
-        record: Arc::clone(&records[0]),
-        outcome: Outcome::Emit(Outputs::Many(many)),
-        attempts: 1,
-    }];
+    store_as_one(&mut copier, many).await;
+    assert_eq!(read_all(&output).len(), 20_000);
+    copier.member.close().await;
+}
+
+/// Messages that differ only in key and value are handed over in one call, the others one by one.
+#[tokio::test]
+async fn messages_keep_their_order_whatever_is_between_them_and_however_full_the_queue_is() {
+    let (input, output) = (topic("in", 1).await, topic("out", 3).await);
+    fill(&input, 0, 1);
+    let source = kafka().source(input.as_str());
+    let sink = source.sink().set("queue.buffering.max.messages", "300").set("linger.ms", "1");
+    let mut copier = Copier::start_with(source, sink, &unique("copier"), &output).await;
+    let many: Vec<Message> = (0..5_000u32).map(|number| of_some_kind(number, &output)).collect();
+    store_as_one(&mut copier, many).await;
+    let copies = read_all(&output);
+    assert_eq!(copies.len(), 5_000);
+    for partition in 0..3 {
+        let of_it = copies.iter().filter(|copy| copy.partition == partition);
+        let numbers: Vec<u32> = of_it.map(|copy| copy.text().parse().unwrap()).collect();
+        assert!(numbers.len() > 1_000, "{partition}: {}", numbers.len());
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{partition}: {numbers:?}");
+    }
+    for copy in &copies {
+        let number: u32 = copy.text().parse().unwrap();
+        assert_eq!(copy.header("kind").is_some(), number % 50 == 49, "{number}");
+        assert_eq!(copy.key.is_none(), number % 3 == 0, "{number}");
+        if let Some(asked) = of_some_kind(number, &output).partition {
+            assert_eq!(copy.partition, asked, "{number}");
+        }
+    }
+    copier.member.close().await;
+}
+
+/// A message whose partition, key, headers and timestamp change with its number.
+fn of_some_kind(number: u32, output: &str) -> Message {
+    let mut message = Message::to(output).value(number.to_string());
+    if number % 3 != 0 {
+        message = message.key(number.to_string());
+    }
+    if let partition @ 0..3 = number as i32 / 40 % 4 {
+        message = message.partition(partition);
+    }
+    if number % 50 == 49 {
+        message = message.header("kind", "some");
+    }
+    if number % 70 == 69 {
+        message = message.timestamp(Timestamp::from_millis(1_700_000_000_000));
+    }
+    message
+}
+
+/// Stores these messages as the results of the input's only record.
+async fn store_as_one(copier: &mut Copier, messages: Vec<Message>) {
+    let records = copier.member.read(1).await;
+    let id = records[0].partition.clone();
     let span = Span {
-        partition: id.clone(),
         epoch: copier.member.epochs[&id],
+        partition: id,
         first: Offset::ZERO,
         next: Offset::new(1),
     };
+    let finished = vec![Finished {
+        record: Arc::clone(&records[0]),
+        outcome: Outcome::Emit(Outputs::Many(messages)),
+        attempts: 1,
+    }];
     copier.store(&Batch::new(vec![span], finished)).await;
-    assert_eq!(read_all(&output).len(), 20_000);
-    copier.member.close().await;
 }
 
 #[tokio::test]
