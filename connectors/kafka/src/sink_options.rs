@@ -149,6 +149,7 @@ pub(crate) fn producer_config(kafka: &Kafka) -> Result<ClientConfig, Error> {
         // A transaction that follows another at once is told to come back while the broker still
         // ends the first: with librdkafka's 100 ms that would be a step in every such commit.
         .set("retry.backoff.ms", "10")
+        // Fewer and larger requests; a commit and a flush do not wait for it.
         .set("linger.ms", "5");
     Ok(config)
 }

@@ -71,20 +71,21 @@ impl KafkaSink {
         let begun = Instant::now();
         let (early, last) = batch.finished().split_at(batch.len().saturating_sub(LAST_RECORDS));
         let mut sent = self.send(batch, early, 0).await?;
+        let mut again = None;
         if sent > 0 {
             // Asked again: the newest membership is what the broker compares, and the spans must
             // still be ours with it.
-            let asked = match self.ask(Scope::Spans(spans.to_vec())) {
-                Ok(asked) => asked,
+            again = match self.ask(Scope::Spans(spans.to_vec())) {
+                Ok(asked) => Some(asked),
                 Err(refused) => return Err(self.give_up(refused).await),
             };
-            sent += self.send(batch, last, sent).await?;
+        }
+        sent += self.send(batch, last, sent).await?;
+        if let Some(asked) = again {
             membership = match asked.await {
                 Ok(membership) => membership,
                 Err(refused) => return Err(self.give_up(refused).await),
             };
-        } else {
-            sent = self.send(batch, last, 0).await?;
         }
         metrics::produced(sent);
         metrics::phase("send", begun.elapsed());

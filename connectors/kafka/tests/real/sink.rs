@@ -509,12 +509,9 @@ async fn a_message_to_a_missing_topic_needs_an_operator() {
 
 #[tokio::test]
 async fn a_batch_larger_than_the_producers_queue_is_sent_whole() {
-    let (input, output) = (topic("in", 1).await, topic("out", 3).await);
-    fill(&input, 0, 1);
     // Messages leave it far more slowly than they come.
-    let source = kafka().source(input.as_str());
-    let sink = source.sink().set("queue.buffering.max.messages", "1000").set("linger.ms", "50");
-    let mut copier = Copier::start_with(source, sink, &unique("copier"), &output).await;
+    let mut copier = with_a_small_queue("1000", "50").await;
+    let output = copier.output.clone();
     let many = (0..20_000u32)
         .map(|number| Message::to(output.as_str()).key(number.to_string()).value("x"))
         .collect();
@@ -526,11 +523,8 @@ async fn a_batch_larger_than_the_producers_queue_is_sent_whole() {
 /// Messages that differ only in key and value are handed over in one call, the others one by one.
 #[tokio::test]
 async fn messages_keep_their_order_whatever_is_between_them_and_however_full_the_queue_is() {
-    let (input, output) = (topic("in", 1).await, topic("out", 3).await);
-    fill(&input, 0, 1);
-    let source = kafka().source(input.as_str());
-    let sink = source.sink().set("queue.buffering.max.messages", "300").set("linger.ms", "1");
-    let mut copier = Copier::start_with(source, sink, &unique("copier"), &output).await;
+    let mut copier = with_a_small_queue("300", "1").await;
+    let output = copier.output.clone();
     let many: Vec<Message> = (0..5_000u32).map(|number| of_some_kind(number, &output)).collect();
     store_as_one(&mut copier, many).await;
     let copies = read_all(&output);
@@ -544,7 +538,8 @@ async fn messages_keep_their_order_whatever_is_between_them_and_however_full_the
     for copy in &copies {
         let number: u32 = copy.text().parse().unwrap();
         assert_eq!(copy.header("kind").is_some(), number % 50 == 49, "{number}");
-        assert_eq!(copy.key.is_none(), number % 3 == 0, "{number}");
+        assert_eq!(copy.key.is_none(), number.is_multiple_of(3), "{number}");
+        assert_eq!(copy.timestamp == Some(LONG_AGO), number % 70 == 69, "{number}");
         if let Some(asked) = of_some_kind(number, &output).partition {
             assert_eq!(copy.partition, asked, "{number}");
         }
@@ -552,10 +547,23 @@ async fn messages_keep_their_order_whatever_is_between_them_and_however_full_the
     copier.member.close().await;
 }
 
+/// A timestamp that no message gets by itself.
+const LONG_AGO: i64 = 1_700_000_000_000;
+
+/// One record of input, three partitions of output, and a producer that holds few messages.
+async fn with_a_small_queue(messages: &str, linger_ms: &str) -> Copier {
+    let (input, output) = (topic("in", 1).await, topic("out", 3).await);
+    fill(&input, 0, 1);
+    let source = kafka().source(input.as_str());
+    let sink = source.sink().set("queue.buffering.max.messages", messages);
+    let sink = sink.set("linger.ms", linger_ms);
+    Copier::start_with(source, sink, &unique("copier"), &output).await
+}
+
 /// A message whose partition, key, headers and timestamp change with its number.
 fn of_some_kind(number: u32, output: &str) -> Message {
     let mut message = Message::to(output).value(number.to_string());
-    if number % 3 != 0 {
+    if !number.is_multiple_of(3) {
         message = message.key(number.to_string());
     }
     if let partition @ 0..3 = number as i32 / 40 % 4 {
@@ -565,7 +573,7 @@ fn of_some_kind(number: u32, output: &str) -> Message {
         message = message.header("kind", "some");
     }
     if number % 70 == 69 {
-        message = message.timestamp(Timestamp::from_millis(1_700_000_000_000));
+        message = message.timestamp(Timestamp::from_millis(LONG_AGO));
     }
     message
 }

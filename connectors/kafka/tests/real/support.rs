@@ -129,6 +129,7 @@ pub(crate) struct Read {
     pub(crate) offset: i64,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
+    pub(crate) timestamp: Option<i64>,
     pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
@@ -175,6 +176,7 @@ pub(crate) fn read_isolated(topic: &str, isolation: &str) -> Vec<Read> {
                 offset: message.offset(),
                 key: message.key().map(<[u8]>::to_vec),
                 value: message.payload().map(<[u8]>::to_vec),
+                timestamp: message.timestamp().to_millis(),
                 headers: message.headers().map_or_else(Vec::new, |headers| {
                     headers
                         .iter()
