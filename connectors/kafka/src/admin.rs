@@ -62,9 +62,8 @@ pub struct GroupMember {
 pub(crate) fn new(kafka: &Kafka) -> Result<Admin, Error> {
     let mut config = kafka.common()?;
     config.set("isolation.level", "read_committed");
-    let consumer: Consumer = config
-        .create_with_context(Context::new(kafka.tokens()))
-        .map_err(|error| start::refused(&error))?;
+    let consumer: Consumer =
+        config.create_with_context(Context::new(kafka)).map_err(|error| start::refused(&error))?;
     let consumer = Arc::new(consumer);
     let calls = Helper::start("tidegate-kafka-admin")
         .map_err(|error| Error::source_failed("a thread cannot be started").with_source(error))?;
@@ -264,7 +263,9 @@ impl Admin {
             .ask(move || {
                 // Serves what waits, the request for a first token among it.
                 consumer.poll(Duration::ZERO);
-                job(&consumer)
+                let bootstrap = &consumer.client().context().bootstrap;
+                bootstrap.lead_back(consumer.client());
+                job(&consumer).inspect(|_| bootstrap.found())
             })
             .await
             .unwrap_or_else(|| Err(Error::source_failed("the helper thread ended")))

@@ -17,9 +17,11 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Statistics, TopicPartitionList};
 use tidegate::record::PartitionId;
 
+use crate::bootstrap::Bootstrap;
 use crate::error;
 use crate::last_error::LastError;
 use crate::security::TokenSource;
+use crate::settings::Kafka;
 
 /// A consumer as this crate uses it.
 pub(crate) type Consumer = BaseConsumer<Context>;
@@ -52,6 +54,8 @@ pub(crate) enum Heard {
 /// The notebook of one consumer.
 #[derive(Debug)]
 pub(crate) struct Context {
+    /// The way back, for whoever waits for the cluster.
+    pub(crate) bootstrap: Bootstrap,
     heard: Mutex<VecDeque<Heard>>,
     last_error: LastError,
     /// Nobody reads the notebook any more: rebalances are answered at once.
@@ -61,12 +65,13 @@ pub(crate) struct Context {
 
 impl Context {
     /// A context whose notebook will be read.
-    pub(crate) fn new(tokens: Option<TokenSource>) -> Self {
+    pub(crate) fn new(kafka: &Kafka) -> Self {
         Self {
+            bootstrap: Bootstrap::new(kafka.servers()),
             heard: Mutex::default(),
             last_error: LastError::default(),
             unattended: AtomicBool::new(false),
-            tokens,
+            tokens: kafka.tokens(),
         }
     }
 
@@ -109,6 +114,9 @@ impl ClientContext for Context {
         let code = error::code_of(&error);
         tracing::debug!(?code, reason, "consumer reports an error");
         self.last_error.note(code, reason);
+        if code == RDKafkaErrorCode::AllBrokersDown {
+            self.bootstrap.lost();
+        }
         self.note(Heard::Error(code, reason.to_string()));
     }
 

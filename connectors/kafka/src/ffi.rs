@@ -27,7 +27,7 @@ use std::time::Duration;
 use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode;
 
-pub(crate) use admin::{describe_topics, has_false_controller, read_uncommitted_ends};
+pub(crate) use admin::{add_brokers, describe_topics, has_false_controller, read_uncommitted_ends};
 pub(crate) use group::{CommitQueue, GroupMetadata};
 pub(crate) use group_admin::{Pending, group_members, group_offsets, set_group_offsets};
 #[cfg(feature = "testing")]

@@ -1,11 +1,12 @@
 //! Whether the source works: tells the engine when no broker answers or a topic is missing, and
-//! asks until that is over.
+//! asks until that is over. What librdkafka does not tell is found out by asking, too.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
+use rdkafka::metadata::MetadataTopic;
 use tidegate::source::{EventSender, Health, SourceEvent};
 
 use crate::context::Consumer;
@@ -17,12 +18,24 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long one such question may take.
 const ASK_MAX: Duration = Duration::from_secs(2);
 
+/// What comes of the questions.
+pub(crate) enum Answer {
+    /// The cluster answered; a topic that was missing exists, if there is one.
+    Cluster(Option<String>),
+    /// It did not, for this reason.
+    Nothing(String),
+    /// All have been asked, with or without an answer.
+    Over,
+}
+
 /// What is missing now, and what was told of it.
 pub(crate) struct HealthWatch {
     events: EventSender,
     no_broker: Option<String>,
     missing: BTreeSet<String>,
     told: Health,
+    /// Something happened that a lost cluster would explain.
+    doubted: bool,
     asked_at: Option<Instant>,
     /// Questions wait for the network: new ones only when the last were answered or given up.
     asking: bool,
@@ -35,6 +48,7 @@ impl HealthWatch {
             no_broker: None,
             missing: BTreeSet::new(),
             told: Health::Ready,
+            doubted: false,
             asked_at: None,
             asking: false,
         }
@@ -50,23 +64,35 @@ impl HealthWatch {
         self.tell();
     }
 
+    /// The group went on without this member: perhaps because no broker could be asked.
+    pub(crate) fn doubt(&mut self) {
+        self.doubted = true;
+    }
+
     /// The cluster answered a question, about this topic if there is one: it exists.
     pub(crate) fn answered(&mut self, topic: Option<String>) {
         self.no_broker = None;
+        self.doubted = false;
         if let Some(topic) = topic {
             self.missing.remove(&topic);
         }
         self.tell();
     }
 
-    pub(crate) fn asked(&mut self) {
-        self.asking = false;
+    /// What came of the questions.
+    pub(crate) fn heard(&mut self, answer: Answer) {
+        match answer {
+            Answer::Cluster(topic) => self.answered(topic),
+            Answer::Nothing(problem) if self.no_broker.is_none() => self.no_broker(&problem),
+            Answer::Nothing(_) => {}
+            Answer::Over => self.asking = false,
+        }
     }
 
     /// Asks for what is missing, from time to time.
     pub(crate) fn watch(&mut self, consumer: &Arc<Consumer>, helper: &Helper, remote: &Remote) {
         let due = self.asked_at.is_none_or(|at| at.elapsed() >= ASK_EVERY);
-        if self.told == Health::Ready || !due || self.asking {
+        if (self.told == Health::Ready && !self.doubted) || !due || self.asking {
             return;
         }
         self.asking = true;
@@ -75,7 +101,7 @@ impl HealthWatch {
         let (consumer, remote) = (Arc::clone(consumer), remote.clone());
         helper.run(move || {
             ask(&consumer, &missing, &remote);
-            remote.send(Command::Asked);
+            remote.send(Command::Health(Answer::Over));
         });
     }
 
@@ -95,19 +121,31 @@ impl HealthWatch {
 
 /// Asks the cluster for the topics that are missing, or for itself if none is.
 fn ask(consumer: &Consumer, missing: &[String], remote: &Remote) {
-    if missing.is_empty() {
-        // Any topic will do: the answer to one that does not exist is an answer as well.
-        if consumer.fetch_metadata(Some("__consumer_offsets"), ASK_MAX).is_ok() {
-            remote.send(Command::Answered(None));
+    let bootstrap = &consumer.client().context().bootstrap;
+    bootstrap.lead_back(consumer.client());
+    // Any topic will do: the answer to one that does not exist is an answer as well.
+    let any = [String::from("__consumer_offsets")];
+    let topics = if missing.is_empty() { &any } else { missing };
+    let mut problem = None;
+    for topic in topics {
+        match consumer.fetch_metadata(Some(topic), ASK_MAX) {
+            // By a broker that its controller has not taken back yet.
+            Ok(metadata) if metadata.brokers().is_empty() => {
+                problem = Some("the cluster has no brokers yet".to_string());
+            }
+            Ok(metadata) => {
+                let exists =
+                    |found: &MetadataTopic| found.name() == topic && found.error().is_none();
+                let appeared = !missing.is_empty() && metadata.topics().iter().any(exists);
+                let topic = appeared.then(|| topic.clone());
+                remote.send(Command::Health(Answer::Cluster(topic)));
+                bootstrap.found();
+            }
+            Err(error) => problem = Some(error.to_string()),
         }
-        return;
     }
-    for topic in missing {
-        let Ok(metadata) = consumer.fetch_metadata(Some(topic), ASK_MAX) else {
-            continue;
-        };
-        let exists =
-            metadata.topics().iter().any(|found| found.name() == topic && found.error().is_none());
-        remote.send(Command::Answered(exists.then(|| topic.clone())));
+    if let Some(problem) = problem {
+        bootstrap.lost();
+        remote.send(Command::Health(Answer::Nothing(problem)));
     }
 }

@@ -59,6 +59,7 @@
 //! - While a rebalance is being settled librdkafka fetches nothing, also for partitions that stay.
 
 mod admin;
+mod bootstrap;
 mod commits;
 mod consumer_options;
 mod context;

@@ -14,6 +14,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, Statistics};
 use tidegate::mutant;
 
+use crate::bootstrap::Bootstrap;
 use crate::context;
 use crate::error;
 use crate::ffi::Failure;
@@ -21,8 +22,10 @@ use crate::last_error::LastError;
 use crate::security::TokenSource;
 
 /// What librdkafka tells about a producer's work.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Notes {
+    /// The way back, for whoever waits for the cluster.
+    pub(crate) bootstrap: Bootstrap,
     /// Messages that were not delivered, by the number they were produced under.
     failures: Mutex<Vec<(usize, Code)>>,
     /// Connections that broke and requests that timed out.
@@ -35,9 +38,21 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    /// The notebook of a producer whose connections need not be watched.
-    pub(crate) fn unwatched(tokens: Option<TokenSource>) -> Self {
-        Self { tokens, shows_debug: true, ..Self::default() }
+    fn new(config: &ClientConfig, tokens: Option<TokenSource>, shows_debug: bool) -> Self {
+        Self {
+            bootstrap: Bootstrap::new(config.get("bootstrap.servers").unwrap_or_default()),
+            failures: Mutex::default(),
+            disturbances: AtomicU64::default(),
+            disturbances_before: AtomicU64::default(),
+            last_error: LastError::default(),
+            tokens,
+            shows_debug,
+        }
+    }
+
+    /// The notebook of a producer with these settings whose connections need not be watched.
+    pub(crate) fn unwatched(config: &ClientConfig, tokens: Option<TokenSource>) -> Self {
+        Self::new(config, tokens, true)
     }
 
     /// The notebook of a producer with these settings, which are completed so that every lost
@@ -49,7 +64,7 @@ impl Notes {
             "debug",
             debug.as_ref().map_or_else(|| "broker".to_string(), |debug| format!("broker,{debug}")),
         );
-        Self { tokens, shows_debug: debug.is_some(), ..Self::default() }
+        Self::new(config, tokens, debug.is_some())
     }
 
     /// Takes the failures noted so far, in order of their numbers. Messages that were purged by
@@ -133,7 +148,11 @@ impl ClientContext for Notes {
     fn error(&self, error: KafkaError, reason: &str) {
         self.disturbances.fetch_add(1, Ordering::AcqRel);
         tracing::debug!(%error, reason, "producer reports an error");
-        self.last_error.note(error::code_of(&error), reason);
+        let code = error::code_of(&error);
+        self.last_error.note(code, reason);
+        if code == Code::AllBrokersDown {
+            self.bootstrap.lost();
+        }
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {

@@ -31,6 +31,8 @@ use crate::start;
 const DELIVERY_MAX: Duration = Duration::from_secs(60);
 /// How long a flush may take: a little longer than any delivery.
 const FLUSH_MAX: Duration = Duration::from_secs(65);
+/// How often a flush looks whether the cluster is lost.
+const FLUSH_STEP: Duration = Duration::from_secs(1);
 /// How long to wait when the producer's queue is full.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
 /// Messages after which other tasks get a turn.
@@ -69,7 +71,7 @@ impl KafkaPlainSink {
         let mut config = producer_config(&self.kafka).map_err(SinkError::Stop)?;
         config.set("message.timeout.ms", millis(DELIVERY_MAX));
         self.options.overrides.apply(&mut config, Side::Sink).map_err(SinkError::Stop)?;
-        let notes = Notes::unwatched(self.kafka.tokens());
+        let notes = Notes::unwatched(&config, self.kafka.tokens());
         let producer: KafkaResult<Producer> = config.create_with_context(notes);
         let producer = Arc::new(producer.map_err(|error| SinkError::Stop(start::refused(&error)))?);
         let calls = Helper::start("tidegate-kafka-producer").map_err(|error| {
@@ -105,7 +107,7 @@ impl KafkaPlainSink {
     async fn flush(&mut self) -> Result<Vec<(usize, Code)>, SinkError> {
         let open = self.open.as_ref().ok_or_else(not_open)?;
         let producer = Arc::clone(&open.producer);
-        let flush = open.calls.ask(move || ffi::flush(&producer, FLUSH_MAX));
+        let flush = open.calls.ask(move || flush(&producer));
         let flushed = tokio::time::timeout(FLUSH_MAX + Duration::from_secs(5), flush).await;
         let failures = open.producer.client().context().take_failures();
         if let Some((code, text)) = open.producer.client().fatal_error() {
@@ -116,11 +118,29 @@ impl KafkaPlainSink {
             ))));
         }
         match flushed {
-            Ok(Some(Ok(()))) => Ok(failures),
+            Ok(Some(Ok(()))) => {
+                if failures.is_empty() {
+                    open.producer.client().context().bootstrap.found();
+                }
+                Ok(failures)
+            }
             Ok(Some(Err(code))) => Err(SinkError::Retry(Cause::new(format_args!(
                 "messages were not delivered in time: {code}"
             )))),
             Ok(None) | Err(_) => Err(SinkError::Retry(Cause::new("the flush did not come back"))),
+        }
+    }
+}
+
+fn flush(producer: &Producer) -> Result<(), Code> {
+    let bootstrap = &producer.client().context().bootstrap;
+    let begun = Instant::now();
+    loop {
+        match ffi::flush(producer, FLUSH_STEP) {
+            Err(Code::OperationTimedOut) if begun.elapsed() < FLUSH_MAX => {
+                bootstrap.lead_back(producer.client());
+            }
+            flushed => return flushed,
         }
     }
 }

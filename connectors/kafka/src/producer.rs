@@ -170,6 +170,7 @@ impl TransactionalProducer {
     pub(crate) async fn begin(&self) -> Ended {
         self.notes().begin();
         self.call(Call::Begin, |producer| {
+            producer.client().context().bootstrap.lead_back(producer.client());
             let begun = Instant::now();
             let result = ffi::begin_transaction(producer);
             metrics::phase("begin", begun.elapsed());
@@ -242,13 +243,15 @@ impl Drop for TransactionalProducer {
 
 fn init(producer: &Producer, deadline: Duration) -> Result<(), Failure> {
     let begun = Instant::now();
+    let notes = producer.client().context();
     loop {
         let result = ffi::init_transactions(producer, INIT_ATTEMPT);
-        match result.map_err(|failure| producer.client().context().explain(failure)) {
+        match result.map_err(|failure| notes.explain(failure)) {
             Err(failure) if failure.retriable && begun.elapsed() < deadline => {
                 tracing::debug!(%failure, "init_transactions is repeated");
+                notes.bootstrap.lead_back(producer.client());
             }
-            result => return result,
+            result => return result.inspect(|()| notes.bootstrap.found()),
         }
     }
 }
@@ -282,7 +285,10 @@ fn finish(
             tracing::warn!(?took, "a commit was answered, but may have been sent twice");
             Ended::in_doubt(Call::Commit, "the commit may have been sent twice")
         }
-        Ok(()) => Ended { result: Ok(()), condemned: false },
+        Ok(()) => {
+            producer.client().context().bootstrap.found();
+            Ended { result: Ok(()), condemned: false }
+        }
     }
 }
 
@@ -304,6 +310,7 @@ fn delivered(producer: &Producer) -> Delivered {
         if notes.has_failures() {
             return Delivered::Some;
         }
+        notes.bootstrap.lead_back(producer.client());
         // Messages run out of time before the transaction does, so this ends.
         if flushed != Err(Code::OperationTimedOut) {
             return Delivered::All;

@@ -77,9 +77,8 @@ pub(crate) async fn read<S: Send + 'static>(
         .set("allow.auto.create.topics", "false")
         .set("fetch.wait.max.ms", "100")
         .set("queued.max.messages.kbytes", "16384");
-    let consumer: Consumer = config
-        .create_with_context(Context::new(kafka.tokens()))
-        .map_err(|error| start::refused(&error))?;
+    let consumer: Consumer =
+        config.create_with_context(Context::new(kafka)).map_err(|error| start::refused(&error))?;
     let helper = Helper::start("tidegate-kafka-read")
         .map_err(|error| Error::source_failed("a thread cannot be started").with_source(error))?;
     let (mut state, mut step) = (state, step);

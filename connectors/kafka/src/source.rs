@@ -264,7 +264,7 @@ impl Source for KafkaSource {
             .config(&self.kafka, &self.subscription, context)
             .map_err(SourceError::Stop)?;
         let consumer: Consumer = config
-            .create_with_context(Context::new(self.kafka.tokens()))
+            .create_with_context(Context::new(&self.kafka))
             .map_err(|error| SourceError::Stop(start::refused(&error)))?;
         let consumer = Arc::new(consumer);
         let no_thread = |error: std::io::Error| {

@@ -42,8 +42,10 @@ fn reach(consumer: &Consumer, start_max: Duration) -> Result<(), Error> {
     let begin = Instant::now();
     loop {
         if consumer.client().fetch_cluster_id(ASK_MAX).is_some() {
+            consumer.client().context().bootstrap.found();
             return Ok(());
         }
+        consumer.client().context().bootstrap.lead_back(consumer.client());
         let last = consumer.client().context().last_error();
         if let Some((code, text)) = &last
             && error::is_authentication(*code)

@@ -20,11 +20,11 @@ use tidegate::source::{Credit, EventSender, Position, SourceError, SourceEvent, 
 use tokio::sync::oneshot;
 
 use crate::commits::{Commits, Reached};
-use crate::context::{Consumer, Heard};
+use crate::context::{Consumer, Heard, Ownership};
 use crate::ends::Ends;
 use crate::error;
 use crate::ffi::{GroupMetadata, WakingQueue};
-use crate::health::HealthWatch;
+use crate::health::{Answer, HealthWatch};
 use crate::helper::Helper;
 use crate::membership::{self, Membership, Scope};
 use crate::meters::Meters;
@@ -56,10 +56,8 @@ pub(crate) enum Command {
     Commit(Reached, oneshot::Sender<Result<(), SourceError>>),
     /// Commits offsets some time.
     Mirror(Vec<Position>),
-    /// The cluster answered, or a topic that was missing appeared.
-    Answered(Option<String>),
-    /// The questions about what is missing have been asked, with or without an answer.
-    Asked,
+    /// What came of the questions about what is missing.
+    Health(Answer),
     /// The ends of logs that were asked for, as far as there was an answer.
     Ends(HashMap<PartitionId, Offset>),
     /// What the group looks like from outside, after so many changes.
@@ -250,8 +248,7 @@ impl Reader {
                 self.commits.commit(&self.consumer, &self.partitions, incoming, &reached, reply);
             }
             Command::Mirror(positions) => self.commits.mirror(positions),
-            Command::Answered(topic) => self.health.answered(topic),
-            Command::Asked => self.health.asked(),
+            Command::Health(answer) => self.health.heard(answer),
             Command::Ends(ends) => self.ends.answered(ends),
             Command::Looked(change, look) => self.looked(change, look),
             Command::Close(done) => self.close(Some(done)),
@@ -302,6 +299,9 @@ impl Reader {
                     self.rebalances.assign(partitions, member.into());
                 }
                 Heard::Revoke(partitions, ownership) => {
+                    if ownership == Ownership::Lost {
+                        self.health.doubt();
+                    }
                     self.rebalances.revoke(partitions, ownership);
                 }
                 Heard::Error(code, text) => self.report(code, false, &text),

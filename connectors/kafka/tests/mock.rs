@@ -3,6 +3,8 @@
 
 #[path = "mock/codes.rs"]
 mod codes;
+#[path = "mock/forgetful.rs"]
+mod forgetful;
 #[path = "mock/support.rs"]
 mod support;
 

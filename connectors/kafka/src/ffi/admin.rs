@@ -124,6 +124,13 @@ pub(crate) fn has_false_controller<C: ClientContext>(
         })
 }
 
+/// Tells a client of more brokers, of which it may know some.
+pub(crate) fn add_brokers<C: ClientContext>(client: &Client<C>, servers: &str) {
+    let Ok(servers) = CString::new(servers) else { return };
+    // SAFETY: the client is live, and the list is terminated and copied by the call.
+    unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), servers.as_ptr()) };
+}
+
 /// The topics among these that exist, with the ids of their incarnations if the broker has any.
 pub(crate) fn describe_topics<C: ClientContext>(
     client: &Client<C>,
