@@ -22,6 +22,7 @@ use std::net::TcpStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
@@ -122,6 +123,14 @@ impl MockKafka {
         let cluster = self.host.client().mock_cluster();
         cluster.expect("the client was configured to host one, which was checked at the start")
     }
+}
+
+/// Tells a client its first brokers again, after an error
+/// [`AllBrokersDown`](rdkafka::types::RDKafkaErrorCode::AllBrokersDown): for clients of tests that
+/// are no pipelines. librdkafka 2.12 may have forgotten every broker it knew
+/// (confluentinc/librdkafka#5301).
+pub fn lead_back<C: rdkafka::ClientContext>(client: &Client<C>, servers: &str) {
+    ffi::add_brokers(client, servers);
 }
 
 /// Sends a LeaveGroup request, version 1, and waits for the answer. No client sends it for another.

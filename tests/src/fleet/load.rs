@@ -1,18 +1,21 @@
 //! Input for copiers: records from a seed, with every directive in them, produced at a steady rate.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Message};
+use tidegate_kafka::testing::lead_back;
 use tokio::task::JoinHandle;
 
 /// How long a producer waits for a broker that is down.
 const PATIENCE: Duration = Duration::from_secs(150);
+/// How often a flush looks whether a broker is left.
+const FLUSH_STEP: Duration = Duration::from_secs(1);
 
 /// A record to be produced.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -167,8 +170,9 @@ fn feed(
         .set("message.timeout.ms", PATIENCE.as_millis().to_string())
         .set("linger.ms", "5");
     let run = move || -> Result<()> {
-        let refused = Refused::default();
-        let producer: Sender = client.create_with_context(refused.clone())?;
+        let notes = Notes::default();
+        let producer: Sender = client.create_with_context(notes.clone())?;
+        let servers = client.get("bootstrap.servers").unwrap_or_default();
         let start = Instant::now();
         let goes_on = || goes_on.load(Ordering::Relaxed);
         for (number, record) in records.enumerate().take_while(|_| goes_on()) {
@@ -180,10 +184,15 @@ fn feed(
                     std::thread::sleep(early);
                 }
             }
+            notes.lead_back(&producer, servers);
             send(&producer, &topic, &record)?;
         }
-        producer.flush(PATIENCE).context("not everything could be produced")?;
-        let refused = refused.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let flushing = Instant::now();
+        while let Err(error) = producer.flush(FLUSH_STEP) {
+            ensure!(flushing.elapsed() < PATIENCE, "not everything could be produced: {error}");
+            notes.lead_back(&producer, servers);
+        }
+        let refused = notes.refused();
         ensure!(
             refused.is_empty(),
             "{topic}: {} records not stored, first {}",
@@ -195,21 +204,43 @@ fn feed(
     tokio::task::spawn_blocking(run)
 }
 
-type Sender = ThreadedProducer<Refused>;
+type Sender = ThreadedProducer<Notes>;
 
-/// Records that the broker did not take, with the reason. A flush does not tell of them.
+/// What the producer tells by the way.
 #[derive(Clone, Default)]
-struct Refused(Arc<Mutex<Vec<String>>>);
+struct Notes {
+    /// Records that the broker did not take, with the reason. A flush does not tell of them.
+    refused: Arc<Mutex<Vec<String>>>,
+    /// No broker is left.
+    lost: Arc<AtomicBool>,
+}
 
-impl ClientContext for Refused {}
+impl Notes {
+    fn refused(&self) -> MutexGuard<'_, Vec<String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-impl ProducerContext for Refused {
+    fn lead_back(&self, producer: &Sender, servers: &str) {
+        if self.lost.swap(false, Ordering::Relaxed) {
+            lead_back(producer.client(), servers);
+        }
+    }
+}
+
+impl ClientContext for Notes {
+    fn error(&self, error: KafkaError, _: &str) {
+        let lost = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        self.lost.fetch_or(lost, Ordering::Relaxed);
+    }
+}
+
+impl ProducerContext for Notes {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
             let text = format!("for partition {}: {error}", message.partition());
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+            self.refused().push(text);
         }
     }
 }

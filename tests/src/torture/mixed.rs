@@ -8,6 +8,9 @@ use crate::wire::{Act, Mode};
 
 /// How long one choice of faults holds.
 const PERIOD: std::ops::Range<u64> = 8_000..20_000;
+/// The longest pause of a broker, in ms. After 9 s its controller takes it for gone, and it has to be taken back: until then
+/// it says that the cluster has no brokers.
+const PAUSE_MAX: u64 = 14_000;
 /// The most partitions a run adds.
 const GROWTH_MAX: usize = 3;
 
@@ -80,7 +83,7 @@ impl Draw {
             Nemesis::Stutter => Fault::Stutter { slot, times: self.dice.u32(3..8) },
             Nemesis::Term => Fault::EndCopier { slot, twice: self.dice.bool() },
             Nemesis::Broker => Fault::KillBroker { down: self.millis(0..3_000) },
-            Nemesis::Pause => Fault::PauseBroker { length: self.millis(500..9_000) },
+            Nemesis::Pause => Fault::PauseBroker { length: self.millis(500..PAUSE_MAX) },
             Nemesis::Database => Fault::KillDatabase { down: self.millis(0..4_000) },
             Nemesis::Backends => Fault::EndBackends,
             Nemesis::Link => {
