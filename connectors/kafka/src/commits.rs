@@ -155,6 +155,7 @@ impl Commits {
         &mut self,
         consumer: &Consumer,
         partitions: &HashMap<PartitionId, Partition>,
+        has_broker: bool,
     ) {
         if !self.waiting.is_empty() {
             while let Some(answer) = self.queue.poll() {
@@ -164,7 +165,9 @@ impl Commits {
             }
         }
         let due = self.mirrored_at.is_none_or(|at| at.elapsed() >= MIRROR_EVERY);
-        if self.mirror.is_empty() || !due {
+        // librdkafka would keep it until a broker is back, and hold up the return to the group for
+        // it. By then the member may be another: one with an instance name is then fenced for good.
+        if self.mirror.is_empty() || !due || !has_broker {
             return;
         }
         self.mirrored_at = Some(Instant::now());

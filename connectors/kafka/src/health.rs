@@ -59,6 +59,11 @@ impl HealthWatch {
         self.tell();
     }
 
+    /// Whether some broker answers, as far as we know.
+    pub(crate) fn has_broker(&self) -> bool {
+        self.no_broker.is_none()
+    }
+
     pub(crate) fn no_topic(&mut self, topic: Option<String>) {
         self.missing.extend(topic);
         self.tell();

@@ -184,7 +184,7 @@ impl Reader {
             if !(mutant::is("M37") && self.partitions.values().any(Partition::waits)) {
                 self.serve_main_queue();
             }
-            self.commits.serve(&self.consumer, &self.partitions);
+            self.commits.serve(&self.consumer, &self.partitions, self.health.has_broker());
             self.step_rebalance();
             self.position_due();
             self.health.watch(&self.consumer, &self.helper, &self.remote);

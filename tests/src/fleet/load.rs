@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 
 /// How long a producer waits for a broker that is down.
 const PATIENCE: Duration = Duration::from_secs(150);
+/// How often a producer that lost every broker is led back.
+const LEAD_EVERY: Duration = Duration::from_secs(2);
 /// How often a flush looks whether a broker is left.
 const FLUSH_STEP: Duration = Duration::from_secs(1);
 
@@ -211,8 +213,8 @@ type Sender = ThreadedProducer<Notes>;
 struct Notes {
     /// Records that the broker did not take, with the reason. A flush does not tell of them.
     refused: Arc<Mutex<Vec<String>>>,
-    /// No broker is left.
-    lost: Arc<AtomicBool>,
+    /// Since no broker is left: when the producer was led back last.
+    lost: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Notes {
@@ -220,8 +222,14 @@ impl Notes {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lost(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lead_back(&self, producer: &Sender, servers: &str) {
-        if self.lost.swap(false, Ordering::Relaxed) {
+        let mut lost = self.lost();
+        if lost.is_some_and(|last| last.elapsed() >= LEAD_EVERY) {
+            *lost = Some(Instant::now());
             lead_back(producer.client(), servers);
         }
     }
@@ -229,8 +237,9 @@ impl Notes {
 
 impl ClientContext for Notes {
     fn error(&self, error: KafkaError, _: &str) {
-        let lost = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
-        self.lost.fetch_or(lost, Ordering::Relaxed);
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.lost().get_or_insert_with(Instant::now);
+        }
     }
 }
 
@@ -238,9 +247,12 @@ impl ProducerContext for Notes {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, message)) = result {
-            let text = format!("for partition {}: {error}", message.partition());
-            self.refused().push(text);
+        match result {
+            Ok(_) => *self.lost() = None,
+            Err((error, message)) => {
+                let text = format!("for partition {}: {error}", message.partition());
+                self.refused().push(text);
+            }
         }
     }
 }
