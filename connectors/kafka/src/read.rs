@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::util::Timeout;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tidegate::Error;
 use tidegate::record::{Lineage, Offset, PartitionId, Topic};
 
 use crate::context::{Consumer, Context};
+use crate::error;
 use crate::helper::Helper;
 use crate::outbox::HEADER_SOURCE;
 use crate::settings::Kafka;
@@ -125,6 +127,7 @@ fn read_topic(
     consumer.assign(&list).map_err(|error| failed(topic, &error))?;
     let mut left = list.count();
     let mut heard = Instant::now();
+    let bootstrap = &consumer.client().context().bootstrap;
     while left > 0 {
         let (index, ended) = match consumer.poll(Timeout::After(POLL)) {
             Some(Ok(message)) => {
@@ -135,19 +138,30 @@ fn read_topic(
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 (usize::try_from(partition).unwrap_or(usize::MAX), true)
             }
+            // Told of connections, also while the first ones are exchanged for others: whether
+            // records come is what counts.
+            Some(Err(error)) if is_of_connections(error::code_of(&error)) => continue,
             Some(Err(error)) => return Err(failed(topic, &error)),
             None if heard.elapsed() > SILENCE_MAX => {
                 let why = format_args!("nothing comes although {left} partitions have not ended");
                 return Err(failed(topic, &why));
             }
-            None => continue,
+            None => {
+                bootstrap.lead_back(consumer.client());
+                continue;
+            }
         };
         heard = Instant::now();
         if ended && open.get_mut(index).is_some_and(|number| number.take().is_some()) {
             left -= 1;
         }
     }
+    bootstrap.found();
     consumer.unassign().map_err(|error| failed(topic, &error))
+}
+
+fn is_of_connections(code: Code) -> bool {
+    matches!(code, Code::AllBrokersDown | Code::BrokerTransportFailure | Code::OperationTimedOut)
 }
 
 /// Everything in the range must be there and readable: what was deleted, and what stands behind an
