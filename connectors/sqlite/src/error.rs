@@ -14,6 +14,11 @@ pub(crate) fn before(error: SqlError) -> Failure {
     failure(&error, Phase::BeforeCommit)
 }
 
+/// Whether somebody else has the file locked.
+pub(crate) fn is_busy(error: &SqlError) -> bool {
+    matches!(error, SqlError::Database(error) if error.code().as_deref() == Some("5"))
+}
+
 /// What a failed step means. What is not recognised is in doubt.
 fn fate(error: &SqlError, phase: Phase) -> Fate {
     match error {

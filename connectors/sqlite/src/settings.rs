@@ -1,12 +1,17 @@
 //! Where the database is and how it is opened.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use tidegate::Error;
 use tidegate_sql::{BadName, Bookkeeping};
+
+use crate::error::is_busy;
+
+/// Between two tries to open a file that is busy.
+const BUSY_STEP: Duration = Duration::from_millis(5);
 
 /// What becomes of a file that is not there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,15 +61,24 @@ impl Settings {
 
     /// Opens the file. Once it was looked at it must exist, because the tables for results must.
     pub(crate) async fn connect(&self, missing: Missing) -> Result<SqliteConnection, sqlx::Error> {
-        SqliteConnectOptions::new()
+        let options = SqliteConnectOptions::new()
             .filename(&self.path)
             .create_if_missing(missing == Missing::Created)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(self.busy_timeout)
-            .foreign_keys(true)
-            .connect()
-            .await
+            .foreign_keys(true);
+        let begun = Instant::now();
+        loop {
+            match options.connect().await {
+                // Two that change a new file to WAL at once would wait for each other for ever, so
+                // SQLite lets one of them not wait at all.
+                Err(error) if is_busy(&error) && begun.elapsed() < self.busy_timeout => {
+                    tokio::time::sleep(BUSY_STEP).await;
+                }
+                connected => return connected,
+            }
+        }
     }
 
     /// Opens the file for somebody who only looks: what its writers have set stays.
