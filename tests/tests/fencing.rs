@@ -11,9 +11,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use tidegate_tests::audit::{DeadValues, Rules};
 use tidegate_tests::fleet::staged::{
-    SOON, commit_in_flight, commits, copier, feed, finish, finish_by, rules, slow,
+    SOON, commit_in_flight, commits, copier, feed, finish, finish_by, rules, slow, stop_when_done,
 };
-use tidegate_tests::fleet::{Copier, Mix, Orders, Planned, Scene, Store, generate, until};
+use tidegate_tests::fleet::{
+    Copier, Mix, Orders, Planned, Progress, Scene, Store, generate, until,
+};
 use tidegate_tests::readers::{open_transactions, read_ends};
 use tidegate_tests::servers::{
     self, Kafka, KafkaOptions, Postgres, PostgresOptions, Shared, unique,
@@ -329,11 +331,18 @@ async fn a_broker_that_pauses_for_ten_seconds_is_waited_for() -> Result<()> {
     kafka.create_topic(&input, PARTITIONS, &[]).await?;
     let scenes =
         try_join_all(STORES.map(|store| scene_on(&kafka, postgres, store, &input))).await?;
+    // Commits of the group's offsets wait for the broker, too, and the group forgets who sent them.
+    let mut weaker = scene_on(&kafka, postgres, "postgres", &input).await?;
+    weaker.progress = Progress::Group;
     // All of them read the same.
     let feed = feed(&scenes[0], 8, PARTITIONS);
     let mut running = Vec::new();
-    for scene in scenes {
-        let mut orders = slow(copier(&scene, "patient"));
+    for scene in scenes.into_iter().chain([weaker]) {
+        let guarantee = match scene.progress {
+            Progress::Store => "exactly-once",
+            Progress::Group => "at-least-once",
+        };
+        let mut orders = slow(copier(&scene, "patient")).flag("--guarantee", guarantee);
         let mut patient = orders.start()?;
         commits(&mut patient, &orders, 3).await?;
         running.push((scene, orders, patient));
@@ -347,7 +356,13 @@ async fn a_broker_that_pauses_for_ten_seconds_is_waited_for() -> Result<()> {
     }
     feed.end().await?;
     let finishing = running.into_iter().map(async |(scene, _, patient)| {
-        finish(&scene, vec![patient]).await?;
+        stop_when_done(&scene, vec![patient]).await?;
+        let report = scene.audit(&rules()).await?;
+        match scene.progress {
+            Progress::Store => report.exactly_once(),
+            Progress::Group => report.at_least_once(),
+        }
+        .map_err(anyhow::Error::msg)?;
         scene.passed();
         anyhow::Ok(())
     });

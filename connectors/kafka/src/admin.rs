@@ -12,6 +12,7 @@ use tidegate::source::{Position, Unresolved, Wanted};
 
 use crate::consumer_options::StartPolicy;
 use crate::context::{Consumer, Context};
+use crate::error;
 use crate::ffi::{self, Failure, Pending};
 use crate::helper::Helper;
 use crate::resolve::Resolver;
@@ -94,6 +95,9 @@ impl Admin {
                 let metadata = consumer
                     .fetch_metadata(Some(topic), ASK_MAX)
                     .map_err(|error| failed("partitions", &error))?;
+                if metadata.brokers().is_empty() {
+                    return Err(failed("partitions", &error::NO_BROKERS));
+                }
                 let found = metadata.topics().iter().find(|found| found.name() == topic);
                 let count = match found {
                     Some(found) if found.error().is_none() => found.partitions().len(),
@@ -265,7 +269,8 @@ impl Admin {
                 consumer.poll(Duration::ZERO);
                 let bootstrap = &consumer.client().context().bootstrap;
                 bootstrap.lead_back(consumer.client());
-                job(&consumer).inspect(|_| bootstrap.found())
+                // A refusal came from a broker; to lead back who knows its brokers changes nothing.
+                job(&consumer).inspect(|_| bootstrap.found()).inspect_err(|_| bootstrap.lost())
             })
             .await
             .unwrap_or_else(|| Err(Error::source_failed("the helper thread ended")))

@@ -1,8 +1,8 @@
-//! Commits of the group's offsets: with an answer, or as a mirror at most once a second.
+//! Commits of the group's offsets: with an answer, or as a mirror of what is stored elsewhere.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
@@ -15,11 +15,9 @@ use tokio::sync::oneshot;
 use crate::context::Consumer;
 use crate::error;
 use crate::ffi::{CommitQueue, GroupMetadata};
+use crate::mirror::Mirror;
 use crate::partition::Partition;
 use crate::wake::Waker;
-
-/// How often mirrored offsets are sent.
-const MIRROR_EVERY: Duration = Duration::from_secs(1);
 
 /// What is to be committed.
 #[derive(Debug)]
@@ -95,8 +93,7 @@ pub(crate) struct Commits {
     queue: CommitQueue,
     waiting: HashMap<usize, oneshot::Sender<Result<(), SourceError>>>,
     last_id: usize,
-    mirror: BTreeMap<PartitionId, Offset>,
-    mirrored_at: Option<Instant>,
+    mirror: Mirror,
 }
 
 impl Commits {
@@ -105,8 +102,7 @@ impl Commits {
             queue: CommitQueue::new(consumer, waker),
             waiting: HashMap::new(),
             last_id: 0,
-            mirror: BTreeMap::new(),
-            mirrored_at: None,
+            mirror: Mirror::default(),
         }
     }
 
@@ -143,11 +139,9 @@ impl Commits {
         }
     }
 
-    /// Remembers positions to be sent some time; newer ones replace older ones.
+    /// Remembers positions to be sent some time.
     pub(crate) fn mirror(&mut self, positions: Vec<Position>) {
-        for position in positions {
-            self.mirror.insert(position.partition, position.next);
-        }
+        self.mirror.note(positions);
     }
 
     /// Hands out answers that arrived, and sends what is to be mirrored if it is time.
@@ -164,14 +158,10 @@ impl Commits {
                 }
             }
         }
-        let due = self.mirrored_at.is_none_or(|at| at.elapsed() >= MIRROR_EVERY);
-        // librdkafka would keep it until a broker is back, and hold up the return to the group for
-        // it. By then the member may be another: one with an instance name is then fenced for good.
-        if self.mirror.is_empty() || !due || !has_broker {
+        let mirror = self.mirror.take_due(has_broker, Instant::now());
+        if mirror.is_empty() {
             return;
         }
-        self.mirrored_at = Some(Instant::now());
-        let mirror = std::mem::take(&mut self.mirror);
         let member = GroupMetadata::member_now(consumer);
         let is_ours = |id| partitions.get(id).is_some_and(|partition| partition.is_of(&member));
         let ours = mirror.iter().filter(|(id, _)| is_ours(id));

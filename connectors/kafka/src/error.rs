@@ -7,6 +7,9 @@ use tidegate::{Cause, Error};
 
 use crate::ffi::Failure;
 
+/// What an answer without brokers says: of a broker that its controller has not taken back yet.
+pub(crate) const NO_BROKERS: &str = "the cluster has no brokers yet";
+
 /// The call of a transactional producer that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Call {

@@ -10,6 +10,7 @@ use rdkafka::metadata::MetadataTopic;
 use tidegate::source::{EventSender, Health, SourceEvent};
 
 use crate::context::Consumer;
+use crate::error;
 use crate::helper::Helper;
 use crate::thread::{Command, Remote};
 
@@ -96,18 +97,27 @@ impl HealthWatch {
 
     /// Asks for what is missing, from time to time.
     pub(crate) fn watch(&mut self, consumer: &Arc<Consumer>, helper: &Helper, remote: &Remote) {
-        let due = self.asked_at.is_none_or(|at| at.elapsed() >= ASK_EVERY);
-        if (self.told == Health::Ready && !self.doubted) || !due || self.asking {
+        if !self.take_turn(Instant::now()) {
             return;
         }
-        self.asking = true;
-        self.asked_at = Some(Instant::now());
         let missing: Vec<String> = self.missing.iter().cloned().collect();
         let (consumer, remote) = (Arc::clone(consumer), remote.clone());
         helper.run(move || {
             ask(&consumer, &missing, &remote);
             remote.send(Command::Health(Answer::Over));
         });
+    }
+
+    /// Whether to ask now, because something is missing or in doubt.
+    fn take_turn(&mut self, now: Instant) -> bool {
+        let wanted = self.told != Health::Ready || self.doubted;
+        let due = self.asked_at.is_none_or(|at| now.duration_since(at) >= ASK_EVERY);
+        if !wanted || !due || self.asking {
+            return false;
+        }
+        self.asking = true;
+        self.asked_at = Some(now);
+        true
     }
 
     fn tell(&mut self) {
@@ -136,7 +146,7 @@ fn ask(consumer: &Consumer, missing: &[String], remote: &Remote) {
         match consumer.fetch_metadata(Some(topic), ASK_MAX) {
             // By a broker that its controller has not taken back yet.
             Ok(metadata) if metadata.brokers().is_empty() => {
-                problem = Some("the cluster has no brokers yet".to_string());
+                problem = Some(error::NO_BROKERS.to_string());
             }
             Ok(metadata) => {
                 let exists =
@@ -152,5 +162,29 @@ fn ask(consumer: &Consumer, missing: &[String], remote: &Remote) {
     if let Some(problem) = problem {
         bootstrap.lost();
         remote.send(Command::Health(Answer::Nothing(problem)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubt_is_asked_about_until_the_cluster_answers() {
+        let (sender, _events) = EventSender::channel();
+        let (mut watch, start) = (HealthWatch::new(sender), Instant::now());
+        assert!(!watch.take_turn(start), "all is well");
+        watch.doubt();
+        assert!(watch.take_turn(start), "librdkafka reports nothing, but the group went on");
+        assert!(!watch.take_turn(start + ASK_EVERY), "the answer is not here yet");
+        watch.heard(Answer::Nothing("no answer".into()));
+        watch.heard(Answer::Over);
+        assert!(!watch.has_broker());
+        assert!(!watch.take_turn(start + ASK_EVERY / 2), "too early");
+        assert!(watch.take_turn(start + ASK_EVERY), "still in doubt");
+        watch.heard(Answer::Cluster(None));
+        watch.heard(Answer::Over);
+        assert!(watch.has_broker());
+        assert!(!watch.take_turn(start + ASK_EVERY * 2), "the cluster answered");
     }
 }

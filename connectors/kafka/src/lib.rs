@@ -76,6 +76,7 @@ mod membership;
 mod message;
 mod meters;
 pub mod metrics;
+mod mirror;
 mod notes;
 mod offsets;
 mod orphans;

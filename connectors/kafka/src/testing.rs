@@ -28,6 +28,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 use tidegate::Error;
 
+use crate::bootstrap::Bootstrap;
 use crate::ffi;
 
 /// How long the broker may take to answer a request of ours.
@@ -125,12 +126,34 @@ impl MockKafka {
     }
 }
 
-/// Tells a client its first brokers again, after an error
-/// [`AllBrokersDown`](rdkafka::types::RDKafkaErrorCode::AllBrokersDown): for clients of tests that
-/// are no pipelines. librdkafka 2.12 may have forgotten every broker it knew
+/// The way back to a cluster of which a client knows no broker any more, for clients of tests that
+/// are no pipelines: librdkafka 2.12 may have forgotten every broker it knew
 /// (confluentinc/librdkafka#5301).
-pub fn lead_back<C: rdkafka::ClientContext>(client: &Client<C>, servers: &str) {
-    ffi::add_brokers(client, servers);
+#[derive(Debug)]
+pub struct WayBack(Bootstrap);
+
+impl WayBack {
+    /// For a client of these servers.
+    #[must_use]
+    pub fn new(servers: &str) -> Self {
+        Self(Bootstrap::new(servers))
+    }
+
+    /// The client reported
+    /// [`AllBrokersDown`](rdkafka::types::RDKafkaErrorCode::AllBrokersDown).
+    pub fn lost(&self) {
+        self.0.lost();
+    }
+
+    /// A broker answered.
+    pub fn found(&self) {
+        self.0.found();
+    }
+
+    /// Tells the client its first brokers again, if it has lost all and it is time to.
+    pub fn lead_back<C: rdkafka::ClientContext>(&self, client: &Client<C>) {
+        self.0.lead_back(client);
+    }
 }
 
 /// Sends a LeaveGroup request, version 1, and waits for the answer. No client sends it for another.

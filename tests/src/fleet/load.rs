@@ -9,13 +9,11 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Message};
-use tidegate_kafka::testing::lead_back;
+use tidegate_kafka::testing::WayBack;
 use tokio::task::JoinHandle;
 
 /// How long a producer waits for a broker that is down.
 const PATIENCE: Duration = Duration::from_secs(150);
-/// How often a producer that lost every broker is led back.
-const LEAD_EVERY: Duration = Duration::from_secs(2);
 /// How often a flush looks whether a broker is left.
 const FLUSH_STEP: Duration = Duration::from_secs(1);
 
@@ -172,9 +170,8 @@ fn feed(
         .set("message.timeout.ms", PATIENCE.as_millis().to_string())
         .set("linger.ms", "5");
     let run = move || -> Result<()> {
-        let notes = Notes::default();
+        let notes = Notes::new(client.get("bootstrap.servers").unwrap_or_default());
         let producer: Sender = client.create_with_context(notes.clone())?;
-        let servers = client.get("bootstrap.servers").unwrap_or_default();
         let start = Instant::now();
         let goes_on = || goes_on.load(Ordering::Relaxed);
         for (number, record) in records.enumerate().take_while(|_| goes_on()) {
@@ -186,13 +183,13 @@ fn feed(
                     std::thread::sleep(early);
                 }
             }
-            notes.lead_back(&producer, servers);
+            notes.way_back.lead_back(producer.client());
             send(&producer, &topic, &record)?;
         }
         let flushing = Instant::now();
         while let Err(error) = producer.flush(FLUSH_STEP) {
             ensure!(flushing.elapsed() < PATIENCE, "not everything could be produced: {error}");
-            notes.lead_back(&producer, servers);
+            notes.way_back.lead_back(producer.client());
         }
         let refused = notes.refused();
         ensure!(
@@ -209,36 +206,27 @@ fn feed(
 type Sender = ThreadedProducer<Notes>;
 
 /// What the producer tells by the way.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Notes {
     /// Records that the broker did not take, with the reason. A flush does not tell of them.
     refused: Arc<Mutex<Vec<String>>>,
-    /// Since no broker is left: when the producer was led back last.
-    lost: Arc<Mutex<Option<Instant>>>,
+    way_back: Arc<WayBack>,
 }
 
 impl Notes {
+    fn new(servers: &str) -> Self {
+        Self { refused: Arc::default(), way_back: Arc::new(WayBack::new(servers)) }
+    }
+
     fn refused(&self) -> MutexGuard<'_, Vec<String>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lost(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lead_back(&self, producer: &Sender, servers: &str) {
-        let mut lost = self.lost();
-        if lost.is_some_and(|last| last.elapsed() >= LEAD_EVERY) {
-            *lost = Some(Instant::now());
-            lead_back(producer.client(), servers);
-        }
     }
 }
 
 impl ClientContext for Notes {
     fn error(&self, error: KafkaError, _: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.lost().get_or_insert_with(Instant::now);
+            self.way_back.lost();
         }
     }
 }
@@ -248,7 +236,7 @@ impl ProducerContext for Notes {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
-            Ok(_) => *self.lost() = None,
+            Ok(_) => self.way_back.found(),
             Err((error, message)) => {
                 let text = format!("for partition {}: {error}", message.partition());
                 self.refused().push(text);

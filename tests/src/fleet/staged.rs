@@ -110,7 +110,16 @@ pub async fn finish(scene: &Scene, copiers: Vec<Copier>) -> Result<Compared> {
 ///
 /// # Errors
 /// As [`finish`].
-pub async fn finish_by(scene: &Scene, mut copiers: Vec<Copier>, rules: &Rules) -> Result<Compared> {
+pub async fn finish_by(scene: &Scene, copiers: Vec<Copier>, rules: &Rules) -> Result<Compared> {
+    stop_when_done(scene, copiers).await?;
+    scene.audit(rules).await?.exactly_once().map_err(anyhow::Error::msg)
+}
+
+/// Waits until everything is stored and ends these copiers cleanly.
+///
+/// # Errors
+/// When one of it fails.
+pub async fn stop_when_done(scene: &Scene, mut copiers: Vec<Copier>) -> Result<()> {
     until("everything to be stored", SOON, async || {
         for copier in &mut copiers {
             ensure!(copier.is_running()?, "a copier ended: {}", copier.words());
@@ -128,5 +137,5 @@ pub async fn finish_by(scene: &Scene, mut copiers: Vec<Copier>, rules: &Rules) -
     for copier in &mut copiers {
         copier.end(SOON).await?.with_code(0)?;
     }
-    scene.audit(rules).await?.exactly_once().map_err(anyhow::Error::msg)
+    Ok(())
 }

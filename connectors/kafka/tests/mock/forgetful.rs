@@ -178,14 +178,7 @@ async fn a_client_comes_back_to_a_broker_that_knew_of_no_brokers() {
     let mut source =
         Kafka::connect(&broker.address).source(TOPIC).topic_refresh(Duration::from_millis(100));
     let (sender, mut events) = EventSender::channel();
-    let context = SourceContext {
-        group: "g".into(),
-        instance: None,
-        drain_max: Duration::from_secs(10),
-        claim_max: Duration::from_secs(10),
-        start_max: Duration::from_secs(10),
-    };
-    source.open(&context, sender).await.expect("the broker answers");
+    source.open(&source_context(), sender).await.expect("the broker answers");
     for round in 1..=5 {
         broker.forgets(true);
         let lost = health(&mut events).await;
@@ -214,7 +207,7 @@ async fn a_producer_comes_back_to_a_broker_that_knew_of_no_brokers() {
     // Only a topic that is written to is asked for again and again. This broker takes nothing.
     let batch = one_message();
     let writing = tokio::spawn(async move { sink.write(&batch).await });
-    for _ in 0..2 {
+    for _ in 0..5 {
         broker.answers(|state| &state.useful).await;
         broker.forgets(true);
         broker.answers(|state| &state.forgetful).await;
@@ -225,6 +218,47 @@ async fn a_producer_comes_back_to_a_broker_that_knew_of_no_brokers() {
     broker.answers(|state| &state.useful).await;
     assert!(!writing.is_finished(), "it is still the same producer");
     writing.abort();
+}
+
+#[tokio::test]
+async fn an_admin_comes_back_to_a_broker_that_knew_of_no_brokers() {
+    let broker = Broker::start();
+    let admin = Kafka::connect(&broker.address).admin().expect("a client");
+    admin.partitions([TOPIC]).await.expect("the broker answers");
+    for round in 1..=3 {
+        broker.forgets(true);
+        let nothing = admin.partitions([TOPIC]).await.expect_err("there is no cluster");
+        assert!(nothing.to_string().contains("no brokers yet"), "round {round}: {nothing}");
+        // Until the connection is closed.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        broker.forgets(false);
+        admin.partitions([TOPIC]).await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+    }
+}
+
+/// A broker that starts listens before its controller has let it in.
+#[tokio::test]
+async fn a_source_that_starts_too_early_finds_the_cluster() {
+    let broker = Broker::start();
+    broker.forgets(true);
+    let mut source = Kafka::connect(&broker.address).source(TOPIC);
+    let (sender, _events) = EventSender::channel();
+    source.open(&source_context(), sender).await.expect("the broker answers");
+    assert!(broker.state.forgetful.load(Ordering::SeqCst) > 0, "it came too late");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    broker.forgets(false);
+    broker.answers(|state| &state.useful).await;
+    source.close().await;
+}
+
+fn source_context() -> SourceContext {
+    SourceContext {
+        group: "g".into(),
+        instance: None,
+        drain_max: Duration::from_secs(10),
+        claim_max: Duration::from_secs(10),
+        start_max: Duration::from_secs(10),
+    }
 }
 
 fn one_message() -> Batch<Message> {
