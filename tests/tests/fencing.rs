@@ -342,7 +342,9 @@ async fn a_broker_that_pauses_for_ten_seconds_is_waited_for() -> Result<()> {
             Progress::Store => "exactly-once",
             Progress::Group => "at-least-once",
         };
-        let mut orders = slow(copier(&scene, "patient")).flag("--guarantee", guarantee);
+        let mut orders = slow(copier(&scene, "patient"))
+            .flag("--guarantee", guarantee)
+            .flag("--instance", "patient");
         let mut patient = orders.start()?;
         commits(&mut patient, &orders, 3).await?;
         running.push((scene, orders, patient));

@@ -12,6 +12,7 @@ use tidegate::source::{Position, Unresolved, Wanted};
 
 use crate::consumer_options::StartPolicy;
 use crate::context::{Consumer, Context};
+use crate::current::Current;
 use crate::error;
 use crate::ffi::{self, Failure, Pending};
 use crate::helper::Helper;
@@ -70,7 +71,7 @@ pub(crate) fn new(kafka: &Kafka) -> Result<Admin, Error> {
         .map_err(|error| Error::source_failed("a thread cannot be started").with_source(error))?;
     Ok(Admin {
         resolver: Arc::new(Resolver::new(
-            Arc::clone(&consumer),
+            Current::new(Arc::clone(&consumer)),
             StartPolicy::Earliest,
             KnownTopics::new(),
         )),

@@ -37,6 +37,8 @@ pub(crate) struct HealthWatch {
     told: Health,
     /// Something happened that a lost cluster would explain.
     doubted: bool,
+    /// When no broker answered, or the group went on without this member, last.
+    troubled_at: Option<Instant>,
     asked_at: Option<Instant>,
     /// Questions wait for the network: new ones only when the last were answered or given up.
     asking: bool,
@@ -50,6 +52,7 @@ impl HealthWatch {
             missing: BTreeSet::new(),
             told: Health::Ready,
             doubted: false,
+            troubled_at: None,
             asked_at: None,
             asking: false,
         }
@@ -57,6 +60,7 @@ impl HealthWatch {
 
     pub(crate) fn no_broker(&mut self, text: &str) {
         self.no_broker = Some(text.to_string());
+        self.troubled_at = Some(Instant::now());
         self.tell();
     }
 
@@ -73,12 +77,21 @@ impl HealthWatch {
     /// The group went on without this member: perhaps because no broker could be asked.
     pub(crate) fn doubt(&mut self) {
         self.doubted = true;
+        self.troubled_at = Some(Instant::now());
+    }
+
+    /// Whether there was trouble until now or a moment ago, which is told once.
+    pub(crate) fn take_trouble(&mut self, moment: Duration, now: Instant) -> bool {
+        let last = self.troubled_at.take();
+        last.is_some_and(|at| now.duration_since(at) <= moment)
     }
 
     /// The cluster answered a question, about this topic if there is one: it exists.
     pub(crate) fn answered(&mut self, topic: Option<String>) {
-        self.no_broker = None;
-        self.doubted = false;
+        let no_broker = self.no_broker.take().is_some();
+        if std::mem::take(&mut self.doubted) || no_broker {
+            self.troubled_at = Some(Instant::now());
+        }
         if let Some(topic) = topic {
             self.missing.remove(&topic);
         }
@@ -186,5 +199,23 @@ mod tests {
         watch.heard(Answer::Over);
         assert!(watch.has_broker());
         assert!(!watch.take_turn(start + ASK_EVERY * 2), "the cluster answered");
+    }
+
+    #[test]
+    fn trouble_is_told_once_and_for_a_moment_after_its_end() {
+        let (sender, _events) = EventSender::channel();
+        let (mut watch, moment) = (HealthWatch::new(sender), Duration::from_secs(60));
+        assert!(!watch.take_trouble(moment, Instant::now()), "there was none");
+        watch.no_broker("gone");
+        let now = Instant::now();
+        assert!(watch.take_trouble(moment, now), "no broker answers");
+        assert!(!watch.take_trouble(moment, now), "it was told");
+        watch.answered(None);
+        let end = Instant::now();
+        assert!(!watch.take_trouble(moment, end + moment * 2), "it is long over");
+        watch.doubt();
+        watch.answered(None);
+        watch.answered(None);
+        assert!(watch.take_trouble(moment, Instant::now() + moment / 2), "it is just over");
     }
 }

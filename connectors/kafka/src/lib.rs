@@ -60,9 +60,11 @@
 
 mod admin;
 mod bootstrap;
+mod closing;
 mod commits;
 mod consumer_options;
 mod context;
+mod current;
 mod ends;
 mod error;
 mod ffi;
@@ -88,6 +90,7 @@ mod position;
 mod producer;
 mod read;
 mod rebalance;
+mod renewal;
 mod replacement;
 mod resolve;
 mod security;

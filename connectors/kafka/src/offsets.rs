@@ -1,6 +1,5 @@
 //! The offsets the group keeps at the broker.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::commits::Reached;
 use crate::context::Consumer;
+use crate::current::Current;
 use crate::error;
 use crate::helper::Helper;
 use crate::resolve;
@@ -27,13 +27,13 @@ const COMMIT_MAX: Duration = Duration::from_secs(30);
 
 /// The group's offsets, through the source's own consumer.
 pub(crate) struct ConsumerOffsets {
-    consumer: Arc<Consumer>,
+    consumer: Current,
     helper: Helper,
     remote: Remote,
 }
 
 impl ConsumerOffsets {
-    pub(crate) fn new(consumer: Arc<Consumer>, helper: Helper, remote: Remote) -> Self {
+    pub(crate) fn new(consumer: Current, helper: Helper, remote: Remote) -> Self {
         Self { consumer, helper, remote }
     }
 }
@@ -47,7 +47,7 @@ impl GroupOffsets for ConsumerOffsets {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let (consumer, asked) = (Arc::clone(&self.consumer), partitions.to_vec());
+        let (consumer, asked) = (self.consumer.get(), partitions.to_vec());
         self.helper
             .ask(move || stable(&consumer, &asked))
             .await

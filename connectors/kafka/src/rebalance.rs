@@ -119,6 +119,20 @@ impl Rebalances {
         }
     }
 
+    /// Forgets everything that is under way: the consumer it was said to is gone. Returns the
+    /// partitions that the engine was asked about.
+    pub(crate) fn abandon(&mut self) -> Vec<PartitionId> {
+        let former = std::mem::replace(self, Self::new(self.limits));
+        // Descriptions that are still being asked for belong to none of the next.
+        self.assignment = former.assignment;
+        match former.step {
+            Some(Step::Assigning { partitions, .. } | Step::Revoking { partitions, .. }) => {
+                partitions
+            }
+            Some(Step::Describing { .. }) | None => Vec::new(),
+        }
+    }
+
     pub(crate) fn described(&mut self, assignment: u64, ids: HashMap<Topic, Option<TopicId>>) {
         if assignment == self.assignment {
             self.described = Some(ids);

@@ -1,7 +1,7 @@
 //! Finds positions: where to start, whether a stored offset still lies in the log.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
@@ -11,7 +11,7 @@ use tidegate::record::{Offset, PartitionId, Timestamp, Topic};
 use tidegate::source::{Resolved, SourceError, Unresolved, Wanted};
 
 use crate::consumer_options::StartPolicy;
-use crate::context::Consumer;
+use crate::current::Current;
 use crate::error;
 use crate::ffi;
 use crate::source::KnownTopics;
@@ -29,7 +29,7 @@ pub(crate) fn not_open() -> SourceError {
 
 /// Answers questions about positions, on a thread that may wait.
 pub(crate) struct Resolver {
-    consumer: Arc<Consumer>,
+    consumer: Current,
     policy: StartPolicy,
     /// How many partitions each topic had when it was first seen. One above that appeared while
     /// the pipeline ran, and starts at its beginning whatever the policy.
@@ -49,7 +49,7 @@ enum Question {
 type Answer = Result<Offset, Unresolved>;
 
 impl Resolver {
-    pub(crate) fn new(consumer: Arc<Consumer>, policy: StartPolicy, known: KnownTopics) -> Self {
+    pub(crate) fn new(consumer: Current, policy: StartPolicy, known: KnownTopics) -> Self {
         Self { consumer, policy, known: Mutex::new(known) }
     }
 
@@ -123,10 +123,10 @@ impl Resolver {
     }
 
     fn partitions(&self, topic: &Topic) -> Result<i32, SourceError> {
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(topic.as_str()), ASK_MAX)
-            .map_err(|error| error::question("partitions of a topic", error::code_of(&error)))?;
+        let metadata =
+            self.consumer.get().fetch_metadata(Some(topic.as_str()), ASK_MAX).map_err(|error| {
+                error::question("partitions of a topic", error::code_of(&error))
+            })?;
         let found = metadata
             .topics()
             .iter()
@@ -195,7 +195,7 @@ impl Resolver {
         if above.is_empty() {
             return HashMap::new();
         }
-        ffi::read_uncommitted_ends(self.consumer.client(), &above, ASK_MAX).unwrap_or_else(
+        ffi::read_uncommitted_ends(self.consumer.get().client(), &above, ASK_MAX).unwrap_or_else(
             |failure| {
                 tracing::debug!(%failure, "high watermarks are not available");
                 HashMap::new()
@@ -219,7 +219,7 @@ impl Resolver {
         if list.count() == 0 {
             return Found::default();
         }
-        match self.consumer.offsets_for_times(list, ASK_MAX) {
+        match self.consumer.get().offsets_for_times(list, ASK_MAX) {
             // One unknown partition fails the whole call: each is asked for alone.
             Err(error) if times.len() > 1 && matches!(unresolved(&error), Failed::Unknown) => {
                 let mut found = Found::default();

@@ -16,9 +16,11 @@ use tokio::sync::oneshot;
 
 use crate::consumer_options::{ConsumerOptions, GroupProtocol, StartPolicy};
 use crate::context::{Consumer, Context};
+use crate::current::Current;
 use crate::helper::Helper;
 use crate::offsets::ConsumerOffsets;
 use crate::orphans::Orphans;
+use crate::renewal::Again;
 use crate::resolve::{self, Resolver};
 use crate::settings::Kafka;
 use crate::sink::KafkaSink;
@@ -263,10 +265,18 @@ impl Source for KafkaSource {
             .options
             .config(&self.kafka, &self.subscription, context)
             .map_err(SourceError::Stop)?;
-        let consumer: Consumer = config
-            .create_with_context(Context::new(&self.kafka))
-            .map_err(|error| SourceError::Stop(start::refused(&error)))?;
-        let consumer = Arc::new(consumer);
+        let (kafka, subscription) = (self.kafka.clone(), self.subscription.clone());
+        let create = move || -> Result<Consumer, Error> {
+            let created = config.create_with_context(Context::new(&kafka));
+            created.map_err(|error| start::refused(&error))
+        };
+        let consumer = Arc::new(create().map_err(SourceError::Stop)?);
+        let current = Current::new(Arc::clone(&consumer));
+        let again: Again = Box::new(move || {
+            let consumer = create()?;
+            start::join(&consumer, &subscription)?;
+            Ok(consumer)
+        });
         let no_thread = |error: std::io::Error| {
             SourceError::Stop(Error::source_failed("a thread cannot be started").with_source(error))
         };
@@ -274,11 +284,11 @@ impl Source for KafkaSource {
         let group = Helper::start("tidegate-kafka-group").map_err(no_thread)?;
         let limits = Limits { drain_max: context.drain_max, claim_max: context.claim_max };
         let orphans = Orphans::new(self.options.keeps_places(context), context.drain_max);
-        let reading = Reading { events, limits, headers: self.options.headers };
-        let remote = thread::start(Arc::clone(&consumer), questions.clone(), reading, orphans)
+        let reading = Reading { events, limits, headers: self.options.headers, again };
+        let remote = thread::start(current.clone(), questions.clone(), reading, orphans)
             .map_err(no_thread)?;
 
-        let (asked, subscription) = (Arc::clone(&consumer), self.subscription.clone());
+        let (asked, subscription) = (consumer, self.subscription.clone());
         let start_max = context.start_max;
         let known = questions
             .ask(move || start::subscribe(&asked, &subscription, start_max))
@@ -288,12 +298,12 @@ impl Source for KafkaSource {
 
         let connected = Connected {
             remote: remote.clone(),
-            offsets: Arc::new(ConsumerOffsets::new(Arc::clone(&consumer), group, remote)),
+            offsets: Arc::new(ConsumerOffsets::new(current.clone(), group, remote)),
         };
         self.link.set(Some(connected.clone()));
         self.running = Some(Running {
             connected,
-            resolver: Arc::new(Resolver::new(consumer, self.options.start, known)),
+            resolver: Arc::new(Resolver::new(current, self.options.start, known)),
             helper: questions,
         });
         Ok(())

@@ -25,16 +25,24 @@ pub(crate) fn subscribe(
     start_max: Duration,
 ) -> Result<KnownTopics, Error> {
     reach(consumer, start_max)?;
-    let (known, names) = match subscription {
-        Subscription::Topics(names) => (partitions_of(consumer, names)?, names.clone()),
+    let known = match subscription {
+        Subscription::Topics(names) => partitions_of(consumer, names)?,
         // What the pattern matches is librdkafka's or the broker's to say, so all are noted.
-        Subscription::Pattern(pattern) => (all_partitions(consumer)?, vec![pattern.clone()]),
+        Subscription::Pattern(_) => all_partitions(consumer)?,
     };
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    join(consumer, subscription)?;
+    Ok(known)
+}
+
+/// Joins the group, without waiting.
+pub(crate) fn join(consumer: &Consumer, subscription: &Subscription) -> Result<(), Error> {
+    let names: Vec<&str> = match subscription {
+        Subscription::Topics(names) => names.iter().map(String::as_str).collect(),
+        Subscription::Pattern(pattern) => vec![pattern.as_str()],
+    };
     consumer.subscribe(&names).map_err(|error| {
         Error::configuration("source", format_args!("cannot subscribe to {names:?}: {error}"))
-    })?;
-    Ok(known)
+    })
 }
 
 /// Waits until a broker answers.

@@ -19,8 +19,10 @@ use tidegate::sink::TopicId;
 use tidegate::source::{Credit, EventSender, Position, SourceError, SourceEvent, Start};
 use tokio::sync::oneshot;
 
+use crate::closing::Closing;
 use crate::commits::{Commits, Reached};
 use crate::context::{Consumer, Heard, Ownership};
+use crate::current::Current;
 use crate::ends::Ends;
 use crate::error;
 use crate::ffi::{GroupMetadata, WakingQueue};
@@ -31,6 +33,7 @@ use crate::meters::Meters;
 use crate::orphans::{Look, Orphans};
 use crate::partition::Partition;
 use crate::rebalance::Rebalances;
+use crate::renewal::Again;
 use crate::wake::{Sleeper, Waker};
 
 /// The longest sleep.
@@ -39,9 +42,6 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 const MAIN_EVENTS_MAX: usize = 1000;
 /// Records after which a round over the partitions ends, so that questions are answered in time.
 const TURN_RECORDS: u64 = 1024;
-/// How long leaving the group may take beyond the settling of revocations.
-const LEAVE_MAX: Duration = Duration::from_secs(5);
-
 /// What others ask of the thread.
 pub(crate) enum Command {
     /// Allows more records.
@@ -94,6 +94,9 @@ pub(crate) struct Limits {
 /// What the thread owns.
 pub(crate) struct Reader {
     pub(crate) consumer: Arc<Consumer>,
+    /// The same, for everybody else.
+    pub(crate) current: Current,
+    pub(crate) again: Again,
     pub(crate) waker: Arc<Waker>,
     pub(crate) helper: Helper,
     pub(crate) remote: Remote,
@@ -103,24 +106,19 @@ pub(crate) struct Reader {
     /// Whether the headers of records are read.
     pub(crate) headers: bool,
     commands: Receiver<Command>,
-    main: WakingQueue,
-    commits: Commits,
-    health: HealthWatch,
+    pub(crate) main: WakingQueue,
+    pub(crate) commits: Commits,
+    pub(crate) health: HealthWatch,
     pub(crate) meters: Meters,
     pub(crate) ends: Ends,
     pub(crate) orphans: Orphans,
     /// Where among the partitions the next round begins.
     turns: usize,
-    closing: Option<Closing>,
+    pub(crate) closing: Option<Closing>,
     interested: Weak<()>,
     failed: bool,
     // Last, so that the queues stop to write before its end of the socket is closed.
     sleeper: Sleeper,
-}
-
-struct Closing {
-    deadline: Instant,
-    done: Option<oneshot::Sender<()>>,
 }
 
 /// What is read, and for whom.
@@ -129,11 +127,12 @@ pub(crate) struct Reading {
     pub(crate) limits: Limits,
     /// Whether records' headers are.
     pub(crate) headers: bool,
+    pub(crate) again: Again,
 }
 
 /// Starts the thread.
 pub(crate) fn start(
-    consumer: Arc<Consumer>,
+    current: Current,
     helper: Helper,
     reading: Reading,
     orphans: Orphans,
@@ -144,6 +143,7 @@ pub(crate) fn start(
     let interested = Arc::downgrade(&interest);
     let own = Remote { commands: sender, waker: Arc::clone(&waker), _interest: None };
     let remote = Remote { _interest: Some(interest), ..own.clone() };
+    let consumer = current.get();
     let main = WakingQueue::main(&consumer, &waker)
         .ok_or_else(|| std::io::Error::other("the consumer has no queue"))?;
     let reader = Reader {
@@ -161,6 +161,8 @@ pub(crate) fn start(
         interested,
         failed: false,
         consumer,
+        current,
+        again: reading.again,
         waker,
         helper,
         events: reading.events,
@@ -201,16 +203,6 @@ impl Reader {
         if let Some(done) = self.closing.take().and_then(|closing| closing.done) {
             let _ = done.send(());
         }
-    }
-
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing.is_some()
-    }
-
-    fn is_over(&self) -> bool {
-        self.closing
-            .as_ref()
-            .is_some_and(|closing| self.consumer.closed() || Instant::now() >= closing.deadline)
     }
 
     fn serve_commands(&mut self) {
@@ -317,6 +309,7 @@ impl Reader {
 
     fn report(&mut self, code: Code, fatal: bool, text: &str) {
         match error::report(code, fatal, text) {
+            error::Report::Stop(_) if self.may_have_fenced_itself() => self.renew(),
             error::Report::Stop(error) => self.fail(error),
             error::Report::NoBroker(text) => self.health.no_broker(&text),
             error::Report::NoTopic(topic) => self.health.no_topic(topic),
@@ -370,20 +363,6 @@ impl Reader {
             .chain(self.closing.as_ref().map(|closing| closing.deadline))
             .map(|at| at.saturating_duration_since(now))
             .fold(SLEEP_MAX, Duration::min)
-    }
-
-    /// Starts to leave the group. Revocations that follow are settled like any other.
-    fn close(&mut self, done: Option<oneshot::Sender<()>>) {
-        if self.closing.is_some() {
-            return;
-        }
-        let mut deadline = Instant::now() + self.rebalances.limits().drain_max + LEAVE_MAX;
-        if let Err(error) = self.consumer.close_queue() {
-            // After a fatal error there is nothing to leave.
-            tracing::debug!(%error, "cannot leave the group");
-            deadline = Instant::now();
-        }
-        self.closing = Some(Closing { deadline, done });
     }
 
     /// Ends the source for good; told once.

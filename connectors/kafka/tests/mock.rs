@@ -98,6 +98,46 @@ async fn what_was_given_to_a_former_member_is_lost_and_given_anew() {
     rig.close().await;
 }
 
+/// librdkafka sends a commit again that no broker answered, although the session ended meanwhile, and
+/// believes the answer that another process has its name.
+#[tokio::test]
+async fn a_member_that_its_own_late_commit_fenced_joins_anew() {
+    let mut rig = Rig::start_named("one").await;
+    let brokers = 1..=3;
+    brokers.clone().try_for_each(|id| rig.cluster.broker_down(id)).expect("down");
+    // The later it is sent, the longer librdkafka keeps it after the session.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let (group, late) = (rig.source.group_offsets(), rig.batch(1));
+    let late = tokio::spawn(async move { group.commit_reached(late.spans()).await });
+    match rig.event().await {
+        SourceEvent::Lost(partitions) => assert_eq!(partitions, [rig.partition.clone()]),
+        other => panic!("expected the end of the session, got {other:?}"),
+    }
+    rig.cluster.request_errors(Api::OffsetCommit, &[Code::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID]);
+    brokers.clone().try_for_each(|id| rig.cluster.broker_up(id)).expect("up");
+    rig.start_partition(2, 0).await;
+    let late = late.await.expect("no panic");
+    assert!(matches!(late, Err(SourceError::Retry(_) | SourceError::Fenced(_))), "{late:?}");
+    rig.produce(10);
+    let mut read = 0;
+    while read < 10 {
+        match rig.event().await {
+            SourceEvent::Records(chunk) => read += chunk.records.len(),
+            other => panic!("{other:?}"),
+        }
+    }
+    let batch = rig.batch(2);
+    let group = rig.source.group_offsets();
+    group.commit_reached(batch.spans()).await.expect("the new member commits");
+    // The sink's producer lost its brokers, too, and has to be replaced.
+    rig.sink.commit(&batch).await.expect_err("in doubt");
+    rig.claim().await;
+    rig.sink.commit(&batch).await.expect("the new member commits");
+    let stored = group.committed(std::slice::from_ref(&rig.partition)).await;
+    assert_eq!(stored.expect("an answer"), [Some(Offset::new(1))]);
+    rig.close().await;
+}
+
 #[tokio::test]
 async fn a_stale_membership_at_the_broker_aborts_and_the_same_batch_goes_through_later() {
     let mut rig = Rig::start().await;

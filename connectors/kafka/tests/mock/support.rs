@@ -36,6 +36,15 @@ impl Rig {
 
     /// With transactions that may stay open for so long.
     pub(crate) async fn start_with(transaction_timeout: Duration) -> Self {
+        Self::start_as(None, transaction_timeout).await
+    }
+
+    /// A member with this instance name.
+    pub(crate) async fn start_named(instance: &str) -> Self {
+        Self::start_as(Some(instance.into()), Duration::from_secs(10)).await
+    }
+
+    async fn start_as(instance: Option<String>, transaction_timeout: Duration) -> Self {
         let cluster = MockCluster::new(3).expect("a mock cluster");
         for topic in [INPUT, OUTPUT] {
             cluster.create_topic(topic, 1, 1).expect("a topic");
@@ -58,7 +67,7 @@ impl Rig {
         let (sender, events) = EventSender::channel();
         let context = SourceContext {
             group: "g".into(),
-            instance: None,
+            instance,
             drain_max: Duration::from_secs(5),
             claim_max: Duration::from_secs(5),
             start_max: Duration::from_secs(30),
