@@ -44,7 +44,9 @@
 //! queue of its own; the thread drains a queue only while its partition has credit
 //! (`partition.rs`), so a partition at its share is simply not drained while all others go on.
 //! Rebalances are a state machine of that thread (`rebalance.rs`): the callback only takes a note.
-//! librdkafka's idea of a position is never trusted; it is told ours (`position.rs`).
+//! librdkafka's idea of a position is never trusted; it is told ours (`position.rs`). A consumer
+//! that librdkafka gave up over a late request of its own is replaced (`renewal.rs`), and a client
+//! that knows no broker any more is led back (`bootstrap.rs`).
 //!
 //! The transactional sink (`sink.rs`, `transaction.rs`) asks that thread for its place in the
 //! group before each commit, and gets it only if every span still belongs to it under the span's
