@@ -13,8 +13,10 @@ use crate::source::{KnownTopics, Subscription};
 
 /// How long one question may take while the cluster is not reached.
 const ASK_MAX: Duration = Duration::from_millis(500);
-/// How long the list of partitions may take once it is.
+/// How long the list of partitions may take once it is; then it is asked for again.
 const METADATA_MAX: Duration = Duration::from_secs(5);
+/// The pause before a question that failed at once is repeated.
+const PAUSE: Duration = Duration::from_millis(50);
 /// The longest name a topic can have.
 const NAME_BYTES_MAX: usize = 249;
 
@@ -24,12 +26,18 @@ pub(crate) fn subscribe(
     subscription: &Subscription,
     start_max: Duration,
 ) -> Result<KnownTopics, Error> {
-    reach(consumer, start_max)?;
-    let known = match subscription {
-        Subscription::Topics(names) => partitions_of(consumer, names)?,
+    let start = Start { consumer, began: Instant::now(), max: start_max };
+    start.wait_for(|| consumer.client().fetch_cluster_id(ASK_MAX))?;
+    let mut known = KnownTopics::new();
+    match subscription {
+        Subscription::Topics(names) => {
+            for name in names {
+                known.extend(start.wait_for(|| partitions(consumer, Some(name)))?);
+            }
+        }
         // What the pattern matches is librdkafka's or the broker's to say, so all are noted.
-        Subscription::Pattern(_) => all_partitions(consumer)?,
-    };
+        Subscription::Pattern(_) => known.extend(start.wait_for(|| partitions(consumer, None))?),
+    }
     join(consumer, subscription)?;
     Ok(known)
 }
@@ -45,63 +53,57 @@ pub(crate) fn join(consumer: &Consumer, subscription: &Subscription) -> Result<(
     })
 }
 
-/// Waits until a broker answers.
-fn reach(consumer: &Consumer, start_max: Duration) -> Result<(), Error> {
-    let begin = Instant::now();
-    loop {
-        if consumer.client().fetch_cluster_id(ASK_MAX).is_some() {
-            consumer.client().context().bootstrap.found();
-            return Ok(());
-        }
-        consumer.client().context().bootstrap.lead_back(consumer.client());
-        let last = consumer.client().context().last_error();
-        if let Some((code, text)) = &last
-            && error::is_authentication(*code)
-        {
-            return Err(error::not_accepted(text));
-        }
-        if begin.elapsed() >= start_max {
-            let last = last.map_or_else(|| "no answer".to_string(), |(_, text)| text);
-            return Err(Error::deadline(format_args!(
-                "no Kafka broker was reached within {start_max:?}: {last}"
-            ))
-            .remedy("check bootstrap.servers and that the broker runs"));
-        }
-    }
+/// A start that waits for the cluster.
+struct Start<'a> {
+    consumer: &'a Consumer,
+    began: Instant,
+    max: Duration,
 }
 
-fn partitions_of(consumer: &Consumer, names: &[String]) -> Result<KnownTopics, Error> {
-    let mut known = KnownTopics::new();
-    for name in names {
-        let metadata = consumer
-            .fetch_metadata(Some(name), METADATA_MAX)
-            .map_err(|error| no_metadata(&error))?;
-        for topic in metadata.topics() {
-            if topic.error().is_none() {
-                known.insert(Topic::new(topic.name()), count(topic.partitions().len()));
+impl Start<'_> {
+    /// Asks until there is an answer, or for as long as the start may take.
+    fn wait_for<T>(&self, ask: impl Fn() -> Option<T>) -> Result<T, Error> {
+        let client = self.consumer.client();
+        loop {
+            if let Some(answer) = ask() {
+                client.context().bootstrap.found();
+                return Ok(answer);
             }
+            client.context().bootstrap.lost();
+            client.context().bootstrap.lead_back(client);
+            let last = client.context().last_error();
+            if let Some((code, text)) = &last
+                && error::is_authentication(*code)
+            {
+                return Err(error::not_accepted(text));
+            }
+            if self.began.elapsed() >= self.max {
+                let last = last.map_or_else(|| "no answer".to_string(), |(_, text)| text);
+                return Err(Error::deadline(format_args!(
+                    "no Kafka broker was reached within {:?}: {last}",
+                    self.max
+                ))
+                .remedy("check bootstrap.servers and that the broker runs"));
+            }
+            std::thread::sleep(PAUSE);
         }
     }
-    Ok(known)
 }
 
-fn all_partitions(consumer: &Consumer) -> Result<KnownTopics, Error> {
-    let metadata =
-        consumer.fetch_metadata(None, METADATA_MAX).map_err(|error| no_metadata(&error))?;
-    Ok(metadata
-        .topics()
-        .iter()
-        .filter(|topic| topic.error().is_none())
-        .map(|topic| (Topic::new(topic.name()), count(topic.partitions().len())))
-        .collect())
+/// How many partitions this topic has, or each of all; nothing without an answer.
+fn partitions(consumer: &Consumer, name: Option<&String>) -> Option<KnownTopics> {
+    let metadata = consumer
+        .fetch_metadata(name.map(String::as_str), METADATA_MAX)
+        .inspect_err(|error| tracing::debug!(%error, "the topics' partitions are not known"))
+        .ok()
+        // A broker that its controller has not let in yet knows nothing.
+        .filter(|metadata| !metadata.brokers().is_empty())?;
+    let exists = metadata.topics().iter().filter(|topic| topic.error().is_none());
+    Some(exists.map(|topic| (Topic::new(topic.name()), count(topic.partitions().len()))).collect())
 }
 
 fn count(partitions: usize) -> i32 {
     i32::try_from(partitions).unwrap_or(i32::MAX)
-}
-
-fn no_metadata(error: &KafkaError) -> Error {
-    Error::source_failed(format_args!("the topics' partitions are not known: {error}"))
 }
 
 /// A client that librdkafka did not make: its words name the setting.
