@@ -26,13 +26,7 @@ use support::Rig;
 async fn a_source_reads_from_the_mock_cluster() {
     let mut rig = Rig::start().await;
     rig.produce(1000);
-    let mut read = 0;
-    while read < 1000 {
-        match rig.event().await {
-            SourceEvent::Records(chunk) => read += chunk.records.len(),
-            other => panic!("{other:?}"),
-        }
-    }
+    rig.reads(1000).await;
     rig.close().await;
 }
 
@@ -119,13 +113,7 @@ async fn a_member_that_its_own_late_commit_fenced_joins_anew() {
     let late = late.await.expect("no panic");
     assert!(matches!(late, Err(SourceError::Retry(_) | SourceError::Fenced(_))), "{late:?}");
     rig.produce(10);
-    let mut read = 0;
-    while read < 10 {
-        match rig.event().await {
-            SourceEvent::Records(chunk) => read += chunk.records.len(),
-            other => panic!("{other:?}"),
-        }
-    }
+    rig.reads(10).await;
     let batch = rig.batch(2);
     let group = rig.source.group_offsets();
     group.commit_reached(batch.spans()).await.expect("the new member commits");

@@ -91,6 +91,17 @@ impl Rig {
         }
     }
 
+    /// Waits for so many records.
+    pub(crate) async fn reads(&mut self, count: usize) {
+        let mut read = 0;
+        while read < count {
+            match self.event().await {
+                SourceEvent::Records(chunk) => read += chunk.records.len(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     /// Waits for an assignment and starts its partition under this epoch.
     pub(crate) async fn start_partition(&mut self, epoch: u64, offset: i64) {
         let assignment = loop {
