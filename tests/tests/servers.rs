@@ -60,6 +60,18 @@ async fn a_killed_broker_keeps_what_was_committed() -> Result<()> {
     Ok(())
 }
 
+/// The controller has given it up already, and says so no second time.
+#[tokio::test]
+async fn a_broker_that_is_killed_after_a_long_pause_comes_back() -> Result<()> {
+    let kafka = Kafka::start(KafkaOptions::new().separate_controller()).await?;
+    kafka.create_topic("t", 1, &[]).await?;
+    kafka.pause().await?;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    kafka.kill().await?;
+    kafka.start_again().await?;
+    transaction(&kafka, "t", "p", 0..10, End::Commit)
+}
+
 #[tokio::test]
 async fn a_paused_broker_answers_nothing_until_it_is_resumed() -> Result<()> {
     let kafka = Kafka::start(KafkaOptions::new()).await?;

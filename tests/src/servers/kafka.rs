@@ -9,7 +9,7 @@ use crate::wire::{Protocol, Wire};
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -107,8 +107,8 @@ pub(super) struct Nodes {
 pub struct Kafka {
     nodes: Nodes,
     wires: Vec<(Wire, Port)>,
-    /// How often the controller had fenced the broker when it was killed.
-    fenced_before: Mutex<Option<usize>>,
+    /// Whether the broker was killed and not started again.
+    killed: AtomicBool,
 }
 
 impl Kafka {
@@ -135,7 +135,7 @@ impl Kafka {
                 )
             }
         };
-        let kafka = Self { nodes, wires, fenced_before: Mutex::new(None) };
+        let kafka = Self { nodes, wires, killed: AtomicBool::new(false) };
         kafka.ready().await?;
         if kafka.nodes.secure.is_some() {
             kafka.nodes.broker.add_user(kafka.bootstrap()).await?;
@@ -164,7 +164,7 @@ impl Kafka {
                     _ports: Vec::new(),
                     _dir: None,
                 };
-                let kafka = Self { nodes, wires: Vec::new(), fenced_before: Mutex::new(None) };
+                let kafka = Self { nodes, wires: Vec::new(), killed: AtomicBool::new(false) };
                 kafka.ready().await.context("TIDEGATE_KAFKA")?;
                 Ok(kafka)
             }
@@ -250,9 +250,10 @@ impl Kafka {
     /// When it was not started with [`separate_controller`](KafkaOptions::separate_controller), is down already,
     /// or is a shared one.
     pub async fn kill(&self) -> Result<()> {
-        let before = self.fencings().await?;
+        // Nothing is killed that could not be started again.
+        self.is_fenced().await?;
         self.nodes.broker.kill().await?;
-        *self.fenced() = Some(before);
+        self.killed.store(true, Ordering::SeqCst);
         Ok(())
     }
 
@@ -263,9 +264,9 @@ impl Kafka {
     /// # Errors
     /// When it is not down, or does not come up.
     pub async fn start_again(&self) -> Result<()> {
-        let before = self.fenced().take().context("it was not killed")?;
+        ensure!(self.killed.swap(false, Ordering::SeqCst), "it was not killed");
         let start = Instant::now();
-        while self.fencings().await? <= before {
+        while !self.is_fenced().await? {
             ensure!(start.elapsed() < PATIENCE, "the controller did not fence the killed broker");
             sleep(Duration::from_millis(50)).await;
         }
@@ -353,10 +354,14 @@ impl Kafka {
         Ok(log.lines().filter(ended).count())
     }
 
-    /// How often the controller has fenced a broker so far.
-    async fn fencings(&self) -> Result<usize> {
+    /// Whether the broker is one that the controller has given up. It may be so already when it is killed, soon after a
+    /// pause.
+    async fn is_fenced(&self) -> Result<bool> {
         match (&self.nodes.controller, &self.nodes.broker) {
-            (Some(controller), _) => Ok(controller.log().await?.matches("Fencing broker").count()),
+            (Some(controller), _) => {
+                let log = controller.log().await?;
+                Ok(log.rfind("Fencing broker") > log.rfind("to unfence has been granted"))
+            }
             (None, Machine::Elsewhere) => {
                 bail!("a shared Kafka is not ours to kill: start one for this test")
             }
@@ -366,9 +371,5 @@ impl Kafka {
                 )
             }
         }
-    }
-
-    fn fenced(&self) -> std::sync::MutexGuard<'_, Option<usize>> {
-        self.fenced_before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
