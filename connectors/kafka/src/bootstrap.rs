@@ -17,6 +17,8 @@ use crate::ffi;
 /// because librdkafka remembers every repetition: in a day without brokers some hundred KiB.
 const WAIT: Duration = Duration::from_secs(2);
 const WAIT_MAX: Duration = Duration::from_secs(10);
+/// After how long without an answer the cluster may be lost.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Where a client's cluster is found, and whether it is lost.
 #[derive(Debug)]
@@ -45,6 +47,15 @@ impl Bootstrap {
     /// A broker answered.
     pub(crate) fn found(&self) {
         *self.state() = None;
+    }
+
+    /// Whoever has waited since then goes on waiting. librdkafka may have lost every broker without a
+    /// word.
+    pub(crate) fn wait_on<C: ClientContext>(&self, since: Instant, client: &Client<C>) {
+        if since.elapsed() >= SILENCE {
+            self.lost();
+        }
+        self.lead_back(client);
     }
 
     /// Tells the client once more where its cluster is, if that is lost and it is time to.

@@ -16,6 +16,9 @@ use crate::thread::{Command, Remote};
 
 /// How often a broker or a topic that was missing is asked for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// How often the cluster is asked for although nothing seems to be missing: librdkafka may have lost
+/// every broker without a word, and who has no partitions loses none by that.
+const ASK_ANYWAY: Duration = Duration::from_secs(10);
 /// How long one such question may take.
 const ASK_MAX: Duration = Duration::from_secs(2);
 
@@ -108,7 +111,7 @@ impl HealthWatch {
         }
     }
 
-    /// Asks for what is missing, from time to time.
+    /// Asks for what is missing, or only whether anybody is there, from time to time.
     pub(crate) fn watch(&mut self, consumer: &Arc<Consumer>, helper: &Helper, remote: &Remote) {
         if !self.take_turn(Instant::now()) {
             return;
@@ -121,11 +124,12 @@ impl HealthWatch {
         });
     }
 
-    /// Whether to ask now, because something is missing or in doubt.
+    /// Whether to ask now: soon, if something is missing or in doubt.
     fn take_turn(&mut self, now: Instant) -> bool {
-        let wanted = self.told != Health::Ready || self.doubted;
-        let due = self.asked_at.is_none_or(|at| now.duration_since(at) >= ASK_EVERY);
-        if !wanted || !due || self.asking {
+        let soon = self.told != Health::Ready || self.doubted;
+        let pause = if soon { ASK_EVERY } else { ASK_ANYWAY };
+        let last = *self.asked_at.get_or_insert(now);
+        if now.duration_since(last) < pause || self.asking {
             return false;
         }
         self.asking = true;
@@ -188,17 +192,34 @@ mod tests {
         let (mut watch, start) = (HealthWatch::new(sender), Instant::now());
         assert!(!watch.take_turn(start), "all is well");
         watch.doubt();
-        assert!(watch.take_turn(start), "librdkafka reports nothing, but the group went on");
-        assert!(!watch.take_turn(start + ASK_EVERY), "the answer is not here yet");
+        let mut now = start + ASK_EVERY;
+        assert!(watch.take_turn(now), "librdkafka reports nothing, but the group went on");
+        assert!(!watch.take_turn(now + ASK_EVERY), "the answer is not here yet");
         watch.heard(Answer::Nothing("no answer".into()));
         watch.heard(Answer::Over);
         assert!(!watch.has_broker());
-        assert!(!watch.take_turn(start + ASK_EVERY / 2), "too early");
-        assert!(watch.take_turn(start + ASK_EVERY), "still in doubt");
+        assert!(!watch.take_turn(now + ASK_EVERY / 2), "too early");
+        now += ASK_EVERY;
+        assert!(watch.take_turn(now), "still in doubt");
         watch.heard(Answer::Cluster(None));
         watch.heard(Answer::Over);
         assert!(watch.has_broker());
-        assert!(!watch.take_turn(start + ASK_EVERY * 2), "the cluster answered");
+        assert!(!watch.take_turn(now + ASK_EVERY), "the cluster answered");
+    }
+
+    #[test]
+    fn the_cluster_is_asked_for_now_and_then_although_all_seems_well() {
+        let (sender, _events) = EventSender::channel();
+        let (mut watch, start) = (HealthWatch::new(sender), Instant::now());
+        let mut turns = Vec::new();
+        for second in 0..35 {
+            if watch.take_turn(start + Duration::from_secs(second)) {
+                turns.push(second);
+                watch.heard(Answer::Cluster(None));
+                watch.heard(Answer::Over);
+            }
+        }
+        assert_eq!(turns, [10, 20, 30]);
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn flush(producer: &Producer) -> Result<(), Code> {
     loop {
         match ffi::flush(producer, FLUSH_STEP) {
             Err(Code::OperationTimedOut) if begun.elapsed() < FLUSH_MAX => {
-                bootstrap.lead_back(producer.client());
+                bootstrap.wait_on(begun, producer.client());
             }
             flushed => return flushed,
         }

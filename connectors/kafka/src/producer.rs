@@ -249,7 +249,7 @@ fn init(producer: &Producer, deadline: Duration) -> Result<(), Failure> {
         match result.map_err(|failure| notes.explain(failure)) {
             Err(failure) if failure.retriable && begun.elapsed() < deadline => {
                 tracing::debug!(%failure, "init_transactions is repeated");
-                notes.bootstrap.lead_back(producer.client());
+                notes.bootstrap.wait_on(begun, producer.client());
             }
             result => return result.inspect(|()| notes.bootstrap.found()),
         }
@@ -305,12 +305,13 @@ enum Delivered {
 /// out of time.
 fn delivered(producer: &Producer) -> Delivered {
     let notes = producer.client().context();
+    let begun = Instant::now();
     loop {
         let flushed = ffi::flush(producer, FLUSH_STEP);
         if notes.has_failures() {
             return Delivered::Some;
         }
-        notes.bootstrap.lead_back(producer.client());
+        notes.bootstrap.wait_on(begun, producer.client());
         // Messages run out of time before the transaction does, so this ends.
         if flushed != Err(Code::OperationTimedOut) {
             return Delivered::All;

@@ -147,7 +147,7 @@ fn read_topic(
                 return Err(failed(topic, &why));
             }
             None => {
-                bootstrap.lead_back(consumer.client());
+                bootstrap.wait_on(heard, consumer.client());
                 continue;
             }
         };

@@ -140,7 +140,8 @@ impl WayBack {
     }
 
     /// The client reported
-    /// [`AllBrokersDown`](rdkafka::types::RDKafkaErrorCode::AllBrokersDown).
+    /// [`AllBrokersDown`](rdkafka::types::RDKafkaErrorCode::AllBrokersDown), or nothing at all for
+    /// some seconds.
     pub fn lost(&self) {
         self.0.lost();
     }

@@ -16,6 +16,8 @@ use tokio::task::JoinHandle;
 const PATIENCE: Duration = Duration::from_secs(150);
 /// How often a flush looks whether a broker is left.
 const FLUSH_STEP: Duration = Duration::from_secs(1);
+/// After how long without a delivery the cluster may be lost.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// A record to be produced.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -183,13 +185,13 @@ fn feed(
                     std::thread::sleep(early);
                 }
             }
-            notes.way_back.lead_back(producer.client());
+            notes.lead_back(&producer);
             send(&producer, &topic, &record)?;
         }
         let flushing = Instant::now();
         while let Err(error) = producer.flush(FLUSH_STEP) {
             ensure!(flushing.elapsed() < PATIENCE, "not everything could be produced: {error}");
-            notes.way_back.lead_back(producer.client());
+            notes.lead_back(&producer);
         }
         let refused = notes.refused();
         ensure!(
@@ -211,11 +213,27 @@ struct Notes {
     /// Records that the broker did not take, with the reason. A flush does not tell of them.
     refused: Arc<Mutex<Vec<String>>>,
     way_back: Arc<WayBack>,
+    delivered_at: Arc<Mutex<Instant>>,
 }
 
 impl Notes {
     fn new(servers: &str) -> Self {
-        Self { refused: Arc::default(), way_back: Arc::new(WayBack::new(servers)) }
+        Self {
+            refused: Arc::default(),
+            way_back: Arc::new(WayBack::new(servers)),
+            delivered_at: Arc::new(Mutex::new(Instant::now())),
+        }
+    }
+
+    fn delivered_at(&self) -> MutexGuard<'_, Instant> {
+        self.delivered_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lead_back(&self, producer: &Sender) {
+        if self.delivered_at().elapsed() >= SILENCE {
+            self.way_back.lost();
+        }
+        self.way_back.lead_back(producer.client());
     }
 
     fn refused(&self) -> MutexGuard<'_, Vec<String>> {
@@ -236,7 +254,10 @@ impl ProducerContext for Notes {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
-            Ok(_) => self.way_back.found(),
+            Ok(_) => {
+                *self.delivered_at() = Instant::now();
+                self.way_back.found();
+            }
             Err((error, message)) => {
                 let text = format!("for partition {}: {error}", message.partition());
                 self.refused().push(text);
