@@ -12,8 +12,8 @@ use rdkafka::{ClientContext, Message};
 use tidegate_kafka::testing::WayBack;
 use tokio::task::JoinHandle;
 
-/// How long a producer waits for a broker that is down.
-const PATIENCE: Duration = Duration::from_secs(150);
+/// How long a producer waits for a broker that is down, again and again.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How often a flush looks whether a broker is left.
 const FLUSH_STEP: Duration = Duration::from_secs(1);
 /// After how long without a delivery the cluster may be lost.
