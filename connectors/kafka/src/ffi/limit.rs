@@ -19,7 +19,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::producer::{DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::queue::HeldMessage;
+use super::queue::{HeldMessage, forget_released};
 use super::{check, millis};
 
 /// A member of a group whose partitions all lead into one queue.
@@ -117,7 +117,9 @@ impl BatchConsumer {
                 places.len(),
             )
         };
-        usize::try_from(taken).unwrap_or(0)
+        let taken = usize::try_from(taken).unwrap_or(0);
+        forget_released(&mut places[taken..]);
+        taken
     }
 }
 

@@ -170,9 +170,10 @@ impl PartitionQueue {
             )
         };
         let taken = usize::try_from(taken).unwrap_or(0);
-        for message in &mut self.scratch[..taken] {
-            self.held.push_back(message.take().expect("a taken message is never null"));
-        }
+        let (given, behind) = self.scratch.split_at_mut(taken);
+        forget_released(behind);
+        let owned = |message: &mut Option<_>| message.take().expect("a taken message is not null");
+        self.held.extend(given.iter_mut().map(owned));
         taken == room
     }
 
@@ -199,6 +200,15 @@ impl PartitionQueue {
     /// Releases everything that is held.
     pub(crate) fn clear(&mut self) {
         self.held.clear();
+    }
+}
+
+/// Forgets what a batch call left behind the messages it gave: it may have written more before a
+/// seek or the end of an assignment made them outdated. It has released those, and left their
+/// pointers.
+pub(super) fn forget_released(behind: &mut [Option<HeldMessage>]) {
+    for released in behind.iter_mut().map_while(Option::take) {
+        std::mem::forget(released);
     }
 }
 
@@ -325,4 +335,18 @@ pub(crate) fn cached_high_watermark(consumer: &Consumer, id: &PartitionId) -> Op
     }
     .into();
     if code == RDKafkaErrorCode::NoError { Offset::try_new(high) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_batch_call_has_released_again_is_not_owned() {
+        // To release one of these would crash.
+        let dangling = || Some(HeldMessage(NonNull::dangling()));
+        let mut behind = [dangling(), dangling(), None];
+        forget_released(&mut behind);
+        assert!(behind.iter().all(Option::is_none), "a pointer was kept");
+    }
 }
