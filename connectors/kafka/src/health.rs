@@ -32,6 +32,14 @@ pub(crate) enum Answer {
     Over,
 }
 
+/// Whether no broker answered, or the group went on without this member.
+enum Trouble {
+    /// It did not happen, or was told.
+    None,
+    Lasting,
+    Ended(Instant),
+}
+
 /// What is missing now, and what was told of it.
 pub(crate) struct HealthWatch {
     events: EventSender,
@@ -40,9 +48,8 @@ pub(crate) struct HealthWatch {
     told: Health,
     /// Something happened that a lost cluster would explain.
     doubted: bool,
-    /// When no broker answered, or the group went on without this member, last.
-    troubled_at: Option<Instant>,
-    asked_at: Option<Instant>,
+    trouble: Trouble,
+    asked_at: Instant,
     /// Questions wait for the network: new ones only when the last were answered or given up.
     asking: bool,
 }
@@ -55,15 +62,15 @@ impl HealthWatch {
             missing: BTreeSet::new(),
             told: Health::Ready,
             doubted: false,
-            troubled_at: None,
-            asked_at: None,
+            trouble: Trouble::None,
+            asked_at: Instant::now(),
             asking: false,
         }
     }
 
     pub(crate) fn no_broker(&mut self, text: &str) {
         self.no_broker = Some(text.to_string());
-        self.troubled_at = Some(Instant::now());
+        self.trouble = Trouble::Lasting;
         self.tell();
     }
 
@@ -80,20 +87,24 @@ impl HealthWatch {
     /// The group went on without this member: perhaps because no broker could be asked.
     pub(crate) fn doubt(&mut self) {
         self.doubted = true;
-        self.troubled_at = Some(Instant::now());
+        self.trouble = Trouble::Lasting;
     }
 
     /// Whether there was trouble until now or a moment ago, which is told once.
     pub(crate) fn take_trouble(&mut self, moment: Duration, now: Instant) -> bool {
-        let last = self.troubled_at.take();
-        last.is_some_and(|at| now.duration_since(at) <= moment)
+        match std::mem::replace(&mut self.trouble, Trouble::None) {
+            Trouble::None => false,
+            Trouble::Lasting => true,
+            Trouble::Ended(at) => now.duration_since(at) <= moment,
+        }
     }
 
     /// The cluster answered a question, about this topic if there is one: it exists.
     pub(crate) fn answered(&mut self, topic: Option<String>) {
-        let no_broker = self.no_broker.take().is_some();
-        if std::mem::take(&mut self.doubted) || no_broker {
-            self.troubled_at = Some(Instant::now());
+        self.no_broker = None;
+        self.doubted = false;
+        if matches!(self.trouble, Trouble::Lasting) {
+            self.trouble = Trouble::Ended(Instant::now());
         }
         if let Some(topic) = topic {
             self.missing.remove(&topic);
@@ -128,12 +139,11 @@ impl HealthWatch {
     fn take_turn(&mut self, now: Instant) -> bool {
         let soon = self.told != Health::Ready || self.doubted;
         let pause = if soon { ASK_EVERY } else { ASK_ANYWAY };
-        let last = *self.asked_at.get_or_insert(now);
-        if now.duration_since(last) < pause || self.asking {
+        if now.duration_since(self.asked_at) < pause || self.asking {
             return false;
         }
         self.asking = true;
-        self.asked_at = Some(now);
+        self.asked_at = now;
         true
     }
 
@@ -229,8 +239,11 @@ mod tests {
         assert!(!watch.take_trouble(moment, Instant::now()), "there was none");
         watch.no_broker("gone");
         let now = Instant::now();
-        assert!(watch.take_trouble(moment, now), "no broker answers");
+        assert!(watch.take_trouble(moment, now + moment * 2), "no broker answers, for long");
         assert!(!watch.take_trouble(moment, now), "it was told");
+        watch.answered(None);
+        assert!(!watch.take_trouble(moment, Instant::now()), "it was told before it ended");
+        watch.no_broker("gone again");
         watch.answered(None);
         let end = Instant::now();
         assert!(!watch.take_trouble(moment, end + moment * 2), "it is long over");

@@ -20,7 +20,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -140,8 +140,7 @@ impl WayBack {
     }
 
     /// The client reported
-    /// [`AllBrokersDown`](rdkafka::types::RDKafkaErrorCode::AllBrokersDown), or nothing at all for
-    /// some seconds.
+    /// [`AllBrokersDown`](rdkafka::types::RDKafkaErrorCode::AllBrokersDown).
     pub fn lost(&self) {
         self.0.lost();
     }
@@ -151,9 +150,10 @@ impl WayBack {
         self.0.found();
     }
 
-    /// Tells the client its first brokers again, if it has lost all and it is time to.
-    pub fn lead_back<C: rdkafka::ClientContext>(&self, client: &Client<C>) {
-        self.0.lead_back(client);
+    /// Tells the client its first brokers again, if it is time to and it has lost all, or has waited
+    /// for an answer for some seconds.
+    pub fn wait_on<C: rdkafka::ClientContext>(&self, since: Instant, client: &Client<C>) {
+        self.0.wait_on(since, client);
     }
 }
 

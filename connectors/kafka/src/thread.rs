@@ -42,6 +42,7 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 const MAIN_EVENTS_MAX: usize = 1000;
 /// Records after which a round over the partitions ends, so that questions are answered in time.
 const TURN_RECORDS: u64 = 1024;
+
 /// What others ask of the thread.
 pub(crate) enum Command {
     /// Allows more records.

@@ -14,9 +14,17 @@ pub(crate) fn before(error: SqlError) -> Failure {
     failure(&error, Phase::BeforeCommit)
 }
 
+/// `SQLITE_BUSY`.
+const BUSY: i32 = 5;
+
 /// Whether somebody else has the file locked.
 pub(crate) fn is_busy(error: &SqlError) -> bool {
-    matches!(error, SqlError::Database(error) if error.code().as_deref() == Some("5"))
+    let code = error.as_database_error().and_then(|error| error.code()?.parse().ok());
+    code.is_some_and(|extended| primary(extended) == BUSY)
+}
+
+fn primary(extended: i32) -> i32 {
+    extended & 0xff
 }
 
 /// What a failed step means. What is not recognised is in doubt.
@@ -53,7 +61,6 @@ fn fate_of_code(extended: i32, message: &str, phase: Phase) -> Fate {
     const ERROR: i32 = 1;
     const PERM: i32 = 3;
     const ABORT: i32 = 4;
-    const BUSY: i32 = 5;
     const LOCKED: i32 = 6;
     const NOMEM: i32 = 7;
     const READONLY: i32 = 8;
@@ -70,7 +77,7 @@ fn fate_of_code(extended: i32, message: &str, phase: Phase) -> Fate {
     const AUTH: i32 = 23;
     const RANGE: i32 = 25;
     const NOTADB: i32 = 26;
-    match (extended & 0xff, phase) {
+    match (primary(extended), phase) {
         // A deferred foreign key is found at COMMIT; the transaction is still open then.
         (CONSTRAINT | MISMATCH | TOOBIG, _) => Fate::Rejected,
         // The sum of a total, and what `RAISE` in a user's function says.

@@ -16,8 +16,6 @@ use tokio::task::JoinHandle;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How often a flush looks whether a broker is left.
 const FLUSH_STEP: Duration = Duration::from_secs(1);
-/// After how long without a delivery the cluster may be lost.
-const SILENCE: Duration = Duration::from_secs(5);
 
 /// A record to be produced.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -173,7 +171,8 @@ fn feed(
         .set("linger.ms", "5");
     let run = move || -> Result<()> {
         let notes = Notes::new(client.get("bootstrap.servers").unwrap_or_default());
-        let producer: Sender = client.create_with_context(notes.clone())?;
+        let producer: Sender = client.create_with_context(notes)?;
+        let notes = producer.client().context();
         let start = Instant::now();
         let goes_on = || goes_on.load(Ordering::Relaxed);
         for (number, record) in records.enumerate().take_while(|_| goes_on()) {
@@ -208,20 +207,19 @@ fn feed(
 type Sender = ThreadedProducer<Notes>;
 
 /// What the producer tells by the way.
-#[derive(Clone)]
 struct Notes {
     /// Records that the broker did not take, with the reason. A flush does not tell of them.
-    refused: Arc<Mutex<Vec<String>>>,
-    way_back: Arc<WayBack>,
-    delivered_at: Arc<Mutex<Instant>>,
+    refused: Mutex<Vec<String>>,
+    way_back: WayBack,
+    delivered_at: Mutex<Instant>,
 }
 
 impl Notes {
     fn new(servers: &str) -> Self {
         Self {
-            refused: Arc::default(),
-            way_back: Arc::new(WayBack::new(servers)),
-            delivered_at: Arc::new(Mutex::new(Instant::now())),
+            refused: Mutex::default(),
+            way_back: WayBack::new(servers),
+            delivered_at: Mutex::new(Instant::now()),
         }
     }
 
@@ -230,10 +228,8 @@ impl Notes {
     }
 
     fn lead_back(&self, producer: &Sender) {
-        if self.delivered_at().elapsed() >= SILENCE {
-            self.way_back.lost();
-        }
-        self.way_back.lead_back(producer.client());
+        let last = *self.delivered_at();
+        self.way_back.wait_on(last, producer.client());
     }
 
     fn refused(&self) -> MutexGuard<'_, Vec<String>> {
